@@ -1,0 +1,43 @@
+# The set-up of a fresh machine: `make run` and `make test` build .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: install run test prove check bench lock clean
+
+install: $(STAMP)  ## the environment in .venv, with .venv/bin/sluice
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "Sluice needs Python 3.11 to 3.13; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: install  ## the demo: PostgreSQL, tenants with data, keys and examples, the server
+	$(BIN)/sluice demo
+
+check: install  ## style, types and walls
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: check  ## everything, in under ten minutes
+	$(BIN)/pytest -m "not prove"
+
+prove: check  ## the long forms of the same tests
+	SLUICE_PROVE=1 $(BIN)/pytest
+
+bench: install  ## bare, shell, plain asyncpg, direct and channel, paired in one run
+	$(BIN)/python -m tests.benchmarks.paths
+
+lock:  ## pins every dependency with its hashes anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-emit-find-links pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-emit-find-links --extra dev pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf .venv
