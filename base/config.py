@@ -1,0 +1,119 @@
+"""The settings: frozen, built from a mapping, units in their names."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; the message says which, why, and what is expected."""
+
+
+def _setting(default: Any, help_text: str, parse: Callable[[str], Any], *, secret: bool = False) -> Any:
+    return field(default=default, metadata={"help": help_text, "parse": parse, "secret": secret})
+
+
+def _number(low: float, high: float, of: type[int] | type[float] = float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = of(text)
+        if not low <= value <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError("one of " + ", ".join(choices))
+        return text
+
+    return parse
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("a URL that begins with http:// or https://")
+    return text.rstrip("/")
+
+
+def _default_data_dir() -> Path:
+    root = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    # Root's home is closed to the user that PostgreSQL runs as, and must stay so.
+    return Path("/var/lib/sluice") if hasattr(os, "geteuid") and os.geteuid() == 0 else Path(root) / "sluice"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting; `SLUICE_` and the field's name in capitals is the environment variable."""
+
+    database_url: str = _setting("", "PostgreSQL 18 or later; unset: one is started in the data folder", str, secret=True)
+    data_dir: Path = _setting(None, "where the embedded PostgreSQL keeps its data", Path)
+    host: str = _setting("127.0.0.1", "address to listen on", str)
+    port: int = _setting(8080, "port to listen on", _number(0, 65535, int))
+    base_url: str = _setting("", "what links are made of; unset: http://HOST:PORT", _url)
+    pool_size: int = _setting(10, "connections of the API in one process", _number(6, 200, int))
+    channels: str = _setting("on", "on, or off: warm-up answers 409 and everything is direct", _one_of("on", "off"))
+    cooldown_s: float = _setting(600.0, "seconds that a tenant stays warm", _number(0.01, 86400.0))
+    cooldown: str = _setting(
+        "fixed", "fixed: counted from the last warm-up; idle: from the last request", _one_of("fixed", "idle")
+    )
+    control_share: float = _setting(
+        0.05, "share of a warm tenant's requests that go direct, for comparison", _number(0.0, 1.0)
+    )
+    queue_size: int = _setting(256, "requests that may wait in one channel", _number(1, 100_000, int))
+    queue_total: int = _setting(8192, "requests that may wait in one process", _number(1, 1_000_000, int))
+    deadline_s: float = _setting(10.0, "seconds after which a request is answered 504", _number(0.05, 300.0))
+    key_ttl_s: float = _setting(5.0, "seconds for which a looked-up key is remembered", _number(0.0, 300.0))
+    access_log: str = _setting("sample", "which requests are logged beside errors and slow ones", _one_of("sample", "all", "off"))
+    secret: str = _setting("", "encrypts paging cursors; unset: one is made once in the database", str, secret=True)
+
+    @classmethod
+    def from_mapping(cls, environment: Mapping[str, str]) -> "Config":
+        """Reads `SLUICE_*`, and for secrets `SLUICE_*_FILE`.
+
+        Raises ConfigError on a value that does not parse. Unknown `SLUICE_*` names are left alone: other programs of
+        the house have their own.
+        """
+        values = {}
+        for setting in fields(cls):
+            text = _text_of(environment, setting.name, secret=setting.metadata["secret"])
+            if text is not None:
+                values[setting.name] = _parsed(env_name(setting.name), text, setting.metadata["parse"])
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        if self.data_dir is None:
+            object.__setattr__(self, "data_dir", _default_data_dir())
+        if not self.base_url:
+            host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104  # only compared
+            object.__setattr__(self, "base_url", f"http://{f'[{host}]' if ':' in host else host}:{self.port}")
+
+
+def env_name(field_name: str) -> str:
+    return f"SLUICE_{field_name.upper()}"
+
+
+def describe() -> list[tuple[str, str, str]]:
+    """(variable, default, help) of every setting, for `sluice serve --help`."""
+    return [(env_name(f.name), "" if f.default is None else str(f.default), f.metadata["help"]) for f in fields(Config)]
+
+
+def _text_of(environment: Mapping[str, str], name: str, *, secret: bool) -> str | None:
+    variable = env_name(name)
+    if secret and (path := environment.get(f"{variable}_FILE")):
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{variable}_FILE: cannot read {path}: {error}") from None
+    return environment.get(variable) or None
+
+
+def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{variable}={text!r} cannot be used; expected: {error}") from None

@@ -1,0 +1,47 @@
+"""The operations: seven rows that have channels, and two that are always direct.
+
+Routes, metric labels, the actors' queues, the load mix and parametrised tests all read this table.
+To add an operation, add a row.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """What an operation asks for; the dispatcher counts its slots by it."""
+
+    READ = "read"
+    LIST = "list"
+    REVIEW = "review"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row: `type` is the FHIR type, None where the route says it; `routes` are aiohttp patterns."""
+
+    name: str
+    kind: Kind
+    type: str | None
+    routes: tuple[str, ...]
+    channel: bool = True
+
+
+OPERATIONS = (
+    Operation("get_encounter", Kind.READ, "Encounter", ("/encounters/{id}", "/fhir/Encounter/{id}")),
+    Operation("list_encounters", Kind.LIST, "Encounter", ("/encounters", "/fhir/Encounter")),
+    Operation("get_patient", Kind.READ, "Patient", ("/patients/{id}", "/fhir/Patient/{id}")),
+    Operation("list_patients", Kind.LIST, "Patient", ("/patients", "/fhir/Patient")),
+    Operation("get_practitioner", Kind.READ, "Practitioner", ("/practitioners/{id}", "/fhir/Practitioner/{id}")),
+    Operation("list_practitioners", Kind.LIST, "Practitioner", ("/practitioners", "/fhir/Practitioner")),
+    Operation("review", Kind.REVIEW, "Encounter", ("/reviews/{id}", "/fhir/Encounter/{id}/$everything")),
+)
+"""The operations that a warm tenant has a channel for."""
+
+OTHERS = (
+    Operation("read_other", Kind.READ, None, ("/fhir/{type}/{id}",), channel=False),
+    Operation("search_other", Kind.LIST, None, ("/fhir/{type}",), channel=False),
+)
+"""Every other stored type: served directly, always. Their routes come last, for they match the seven's too."""
+
+BY_NAME = {operation.name: operation for operation in (*OPERATIONS, *OTHERS)}

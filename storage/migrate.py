@@ -1,0 +1,90 @@
+"""Brings a database to this version: numbered SQL files, each in its own transaction, under one advisory lock."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import structlog
+
+log = structlog.get_logger()
+
+MIGRATIONS = Path(__file__).parent / "sql" / "migrations"
+_LOCK = 0x5_1C1CE  # any number that is only ours
+_NEEDS_VERSION = 180000  # RETURNING old and new values
+
+
+class MigrationError(Exception):
+    """The database cannot be brought to this version; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Migration:
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> bytes:
+        return hashlib.sha256(self.sql.encode()).digest()
+
+
+def migrations(folder: Path = MIGRATIONS) -> list[Migration]:
+    """The files `NNNN_name.sql`, by number."""
+    found = []
+    for path in sorted(folder.glob("*.sql")):
+        match = re.fullmatch(r"(\d{4})_(\w+)", path.stem)
+        if match is None:
+            raise MigrationError(f"{path.name} is no migration's name; expected 0001_what_it_does.sql")
+        found.append(Migration(int(match[1]), match[2], path.read_text(encoding="utf-8")))
+    return found
+
+
+async def migrate(url: str, wanted: list[Migration] | None = None) -> list[Migration]:
+    """Applies what is missing and returns it; safe to run twice and side by side.
+
+    Raises MigrationError when the database is newer than this program, older than PostgreSQL 18, or holds a migration whose text
+    has changed since it was applied.
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        if connection.get_server_version() < (_NEEDS_VERSION // 10000, 0):
+            raise MigrationError(f"PostgreSQL 18 or later is needed; this is {connection.get_server_version()[0]}")
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        return await _apply(connection, migrations() if wanted is None else wanted)
+    finally:
+        await connection.close()  # and the lock with it
+
+
+async def _apply(connection: asyncpg.Connection, wanted: list[Migration]) -> list[Migration]:
+    await connection.execute("""
+        CREATE TABLE IF NOT EXISTS public.sluice_migration (
+            version int PRIMARY KEY, name text NOT NULL, sha256 bytea NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
+    """)
+    rows = await connection.fetch("SELECT version, name, sha256 FROM public.sluice_migration")
+    applied = {row["version"]: row for row in rows}
+    _check(wanted, applied)
+    missing = [migration for migration in wanted if migration.version not in applied]
+    for migration in missing:
+        async with connection.transaction():
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO public.sluice_migration (version, name, sha256) VALUES ($1, $2, $3)",
+                migration.version,
+                migration.name,
+                migration.sha256,
+            )
+        log.info("migration.applied", version=migration.version, name=migration.name)
+    return missing
+
+
+def _check(wanted: list[Migration], applied: dict[int, asyncpg.Record]) -> None:
+    known = {migration.version: migration for migration in wanted}
+    if newer := sorted(set(applied) - set(known)):
+        raise MigrationError(f"the database has migration {newer[-1]}, which this version of Sluice does not know; upgrade Sluice")
+    for version, row in applied.items():
+        if known[version].sha256 != row["sha256"]:
+            raise MigrationError(
+                f"migration {version:04} was changed after it was applied; put the file back and write a new migration instead"
+            )
