@@ -61,14 +61,14 @@ class Config:
     cooldown: str = _setting(
         "fixed", "fixed: counted from the last warm-up; idle: from the last request", _one_of("fixed", "idle")
     )
-    control_share: float = _setting(
-        0.05, "share of a warm tenant's requests that go direct, for comparison", _number(0.0, 1.0)
-    )
+    control_share: float = _setting(0.05, "share of a warm tenant's requests that go direct, for comparison", _number(0.0, 1.0))
     queue_size: int = _setting(256, "requests that may wait in one channel", _number(1, 100_000, int))
     queue_total: int = _setting(8192, "requests that may wait in one process", _number(1, 1_000_000, int))
     deadline_s: float = _setting(10.0, "seconds after which a request is answered 504", _number(0.05, 300.0))
     key_ttl_s: float = _setting(5.0, "seconds for which a looked-up key is remembered", _number(0.0, 300.0))
-    access_log: str = _setting("sample", "which requests are logged beside errors and slow ones", _one_of("sample", "all", "off"))
+    access_log: str = _setting(
+        "sample", "which requests are logged beside errors and slow ones", _one_of("sample", "all", "off")
+    )
     secret: str = _setting("", "encrypts paging cursors; unset: one is made once in the database", str, secret=True)
 
     @classmethod

@@ -46,7 +46,9 @@ _STATUS = _token("status")
 _ACTIVE = _token("active")
 _GENDER = _token("gender")
 _PERSON = (_IDENTIFIER, _string("name"), _string("family", "name.family"), _GENDER, _ACTIVE)
-_SUBJECT = (_reference("subject", "subject"), _reference("patient", "subject", "Patient"))
+_PATIENT = _reference("patient", "patient", "Patient")
+_ENCOUNTER = _reference("encounter", "encounter", "Encounter")
+_SUBJECT = (_reference("subject", "subject", "Patient", "Group"), _reference("patient", "subject", "Patient"))
 
 _TABLE: dict[str, tuple[Parameter, ...]] = {
     "Patient": (*_PERSON, _date("birthdate", "birthDate")),
@@ -59,21 +61,27 @@ _TABLE: dict[str, tuple[Parameter, ...]] = {
         _token("class"),
         _reference("practitioner", "participant.individual", "Practitioner"),
     ),
-    "Account": (_IDENTIFIER, _string("name"), _STATUS, _reference("subject", "subject"), _reference("patient", "subject", "Patient")),
-    "Claim": (_IDENTIFIER, _STATUS, _reference("patient", "patient"), _reference("encounter", "item.encounter")),
-    "ClaimResponse": (_IDENTIFIER, _STATUS, _reference("patient", "patient"), _reference("request", "request")),
-    "Condition": (_IDENTIFIER, *_SUBJECT, _reference("encounter", "encounter")),
+    "Account": (
+        _IDENTIFIER,
+        _string("name"),
+        _STATUS,
+        _reference("subject", "subject"),
+        _reference("patient", "subject", "Patient"),
+    ),
+    "Claim": (_IDENTIFIER, _STATUS, _PATIENT, _reference("encounter", "item.encounter", "Encounter")),
+    "ClaimResponse": (_IDENTIFIER, _STATUS, _PATIENT, _reference("request", "request", "Claim")),
+    "Condition": (_IDENTIFIER, *_SUBJECT, _ENCOUNTER),
     "Coverage": (_IDENTIFIER, _STATUS, _reference("patient", "beneficiary", "Patient")),
     "ExplanationOfBenefit": (
         _IDENTIFIER,
         _STATUS,
-        _reference("patient", "patient"),
-        _reference("claim", "claim"),
-        _reference("encounter", "item.encounter"),
+        _PATIENT,
+        _reference("claim", "claim", "Claim"),
+        _reference("encounter", "item.encounter", "Encounter"),
     ),
     "Location": (_IDENTIFIER, _string("name"), _STATUS),
     "Organization": (_IDENTIFIER, _string("name"), _ACTIVE),
-    "Procedure": (_IDENTIFIER, _STATUS, *_SUBJECT, _date("date", "performedDateTime", "performedPeriod"), _reference("encounter", "encounter")),
+    "Procedure": (_IDENTIFIER, _STATUS, *_SUBJECT, _date("date", "performedDateTime", "performedPeriod"), _ENCOUNTER),
 }
 
 PARAMETERS: dict[str, dict[str, Parameter]] = {

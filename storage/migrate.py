@@ -82,7 +82,9 @@ async def _apply(connection: asyncpg.Connection, wanted: list[Migration]) -> lis
 def _check(wanted: list[Migration], applied: dict[int, asyncpg.Record]) -> None:
     known = {migration.version: migration for migration in wanted}
     if newer := sorted(set(applied) - set(known)):
-        raise MigrationError(f"the database has migration {newer[-1]}, which this version of Sluice does not know; upgrade Sluice")
+        raise MigrationError(
+            f"the database has migration {newer[-1]}, which this version of Sluice does not know; upgrade Sluice"
+        )
     for version, row in applied.items():
         if known[version].sha256 != row["sha256"]:
             raise MigrationError(

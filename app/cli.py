@@ -1,0 +1,164 @@
+"""The `sluice` command."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import Annotated, Any
+
+import asyncpg
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.database import database
+from base.config import Config, ConfigError, describe
+from base.errors import Problem
+from base.identity import DEFAULT_SCOPES
+from storage import tenancy
+from storage.embedded import EmbeddedError
+from storage.migrate import MigrationError, migrate
+
+_SETTINGS = "Settings (environment variables; secrets also as NAME_FILE):\n\n" + "\n\n".join(
+    f"{name}{f' ({default})' if default else ''}: {text}" for name, default, text in describe()
+)
+cli = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="A multi-tenant healthcare backend with channels for warm tenants."
+)
+tenant_cli = typer.Typer(no_args_is_help=True, help="The tenants.")
+key_cli = typer.Typer(no_args_is_help=True, help="The keys that say who a tenant is.")
+cli.add_typer(tenant_cli, name="tenant")
+cli.add_typer(key_cli, name="key")
+notices = Console(stderr=True, soft_wrap=True)
+Json = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
+
+
+def main() -> None:
+    """Errors that the user can do something about are one line and exit code 1; the rest are ours, with their traceback."""
+    try:
+        cli()
+    except (ConfigError, EmbeddedError, MigrationError, Problem, asyncpg.PostgresError, OSError) as error:
+        notices.print(f"sluice: {error}", style="red", markup=False, highlight=False)
+        sys.exit(1)
+
+
+@cli.command(epilog=_SETTINGS)
+def serve(
+    host: Annotated[str | None, typer.Option(help="goes before SLUICE_HOST")] = None,
+    port: Annotated[int | None, typer.Option(help="goes before SLUICE_PORT")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="processes on this machine that share the port")] = 1,
+) -> None:
+    """The API."""
+    from app.serving import serve as run
+
+    given = {"SLUICE_HOST": host, "SLUICE_PORT": port}
+    run(_config({name: str(value) for name, value in given.items() if value is not None}), workers=workers)
+
+
+@cli.command("migrate")
+def migrate_command() -> None:
+    """Brings the database to this version; safe to run twice and side by side."""
+    with database(_config()) as config:
+        applied = asyncio.run(migrate(config.database_url))
+    for migration in applied:
+        notices.print(f"applied {migration.version:04} {migration.name}", highlight=False)
+    if not applied:
+        notices.print("nothing to do: the database is at this version")
+
+
+@tenant_cli.command("create")
+def tenant_create(
+    name: str,
+    exclusive: Annotated[bool, typer.Option("--exclusive", help="never shares a statement with another tenant")] = False,
+) -> None:
+    """A new tenant."""
+    number = _on_database(lambda connection: tenancy.create_tenant(connection, name, exclusive=exclusive))
+    notices.print(f"tenant {name} is number {number}; `sluice key create {name}` makes it a key", highlight=False)
+
+
+@tenant_cli.command("list")
+def tenant_list(as_json: Json = False) -> None:
+    """All tenants."""
+    _show(_on_database(tenancy.list_tenants), as_json=as_json)
+
+
+@key_cli.command("create")
+def key_create(
+    tenant: Annotated[str | None, typer.Argument(help="whose key it is")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, warm, report or operate; repeatable; the first three unless said")
+    ] = None,
+    operator: Annotated[bool, typer.Option("--operator", help="a key of no tenant, for the console and operations")] = False,
+) -> None:
+    """Prints a new key alone on standard output, once; only its hash is kept."""
+    if operator == (tenant is not None):
+        raise typer.BadParameter("say either a tenant or --operator")
+    scopes = scope or (["operate"] if operator else list(DEFAULT_SCOPES))
+    print(_on_database(lambda connection: tenancy.create_key(connection, tenant, scopes)))
+
+
+@key_cli.command("list")
+def key_list(tenant: Annotated[str | None, typer.Argument()] = None, as_json: Json = False) -> None:
+    """All keys, or a tenant's."""
+    _show(_on_database(lambda connection: tenancy.list_keys(connection, tenant)), as_json=as_json)
+
+
+@key_cli.command("revoke")
+def key_revoke(key_id: int) -> None:
+    """Ends a key; within seconds every process refuses it."""
+    _on_database(lambda connection: tenancy.revoke_key(connection, key_id))
+    notices.print(f"key {key_id} is revoked", highlight=False)
+
+
+@key_cli.command("rotate")
+def key_rotate(key_id: int) -> None:
+    """Prints a new key with the tenant and scopes of the old one, which it revokes."""
+    print(_on_database(lambda connection: tenancy.rotate_key(connection, key_id)))
+
+
+def _config(over: dict[str, str] | None = None) -> Config:
+    import os
+
+    return Config.from_mapping({**os.environ, **(over or {})})
+
+
+def _on_database(work: Callable[[asyncpg.Connection], Coroutine[Any, Any, Any]]) -> Any:
+    """Runs `work` with one connection to the database, which is brought to this version first."""
+
+    async def connected(url: str) -> Any:
+        await migrate(url)
+        connection = await asyncpg.connect(url)
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
+
+    with database(_config()) as config:
+        return asyncio.run(connected(config.database_url))
+
+
+def _show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """A table on a terminal; plain lines, full width, one a row, elsewhere."""
+    if as_json:
+        print(json.dumps(rows, default=_plain))
+    elif sys.stdout.isatty():
+        table = Table(*(rows[0] if rows else ()))
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row.values()))
+        Console().print(table if rows else "none yet")
+    else:
+        for row in rows:
+            print("\t".join(_cell(value) for value in row.values()))
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return value.isoformat(sep=" ", timespec="seconds") if isinstance(value, datetime) else str(value)

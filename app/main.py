@@ -1,0 +1,109 @@
+"""The roof: the only place where the parts are put together. Read this first."""
+
+import asyncio
+import contextlib
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from base.config import Config
+from handlers import health
+from handlers.cursors import Cursors
+from handlers.entity import entity
+from handlers.middleware import observing
+from handlers.routing import OPERATION_OF, routing
+from handlers.services import SERVICES, Services
+from metrics.accumulators import Snapshot
+from metrics.catalog import Metrics
+from metrics.loop_lag import watch_loop
+from storage import keys
+from storage.connections import API_SETTINGS, Lender, Storage
+from storage.keys import KeyRing
+from storage.statements import hot_statements
+from tenants.deadlines import Deadlines
+from tenants.direct import DirectLine
+
+CONFIG: web.AppKey[Config] = web.AppKey("config", Config)
+Gather = Callable[[Metrics], Awaitable[Snapshot]]
+GATHER: web.AppKey[Gather] = web.AppKey("gather", Callable)  # type: ignore[arg-type]
+
+
+async def own_snapshot(metrics: Metrics) -> Snapshot:
+    return metrics.snapshot()
+
+
+def create_app(config: Config, *, entity_handler: Handler = entity, gather: Gather = own_snapshot) -> web.Application:
+    """`entity_handler` is another only in the benchmark, which puts less behind the same middlewares."""
+    app = web.Application(middlewares=[observing, routing])
+    app[CONFIG] = config
+    app[GATHER] = gather
+    app.cleanup_ctx.append(lifespan)
+    app.router.add_get("/health/live", health.live)
+    app.router.add_get("/health/ready", health.ready)
+    app.router.add_get("/metrics", health.metrics)
+    for route in OPERATION_OF:  # in the table's order: the seven before those that match any type
+        app.router.add_get(route, entity_handler)
+    return app
+
+
+async def lifespan(app: web.Application) -> AsyncIterator[None]:
+    """Opened top to bottom, closed in reverse: the pool last of all."""
+    async with open_services(app[CONFIG], app[GATHER]) as services:
+        app[SERVICES] = services
+        yield
+
+
+@contextlib.asynccontextmanager
+async def open_services(config: Config, gather: Gather) -> AsyncIterator[Services]:
+    metrics = Metrics()
+    metrics.add_process()
+    settings = {**API_SETTINGS, "statement_timeout": str(max(int(config.deadline_s * 950), 50))}
+    lender = Lender(
+        "api",
+        config.database_url,
+        config.pool_size,
+        settings,
+        wait=metrics.pool_wait.child("api"),
+        hot=(*hot_statements(), *keys.HOT),
+    )
+    metrics.pool_connections.read = lambda: [(("api", state), number) for state, number in lender.counts().items()]
+    metrics.pool_busy.read = lambda: [(("api",), lender.busy_s)]
+    storage, deadlines, stop = Storage(lender), Deadlines(), asyncio.Event()
+    await lender.open()
+    try:
+        direct = DirectLine(storage, slots=config.pool_size - 6, tenant_max=config.queue_size, total_max=config.queue_total)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(watch_loop(metrics.loop_lag.child(), stop))
+            yield Services(
+                config=config,
+                metrics=metrics,
+                storage=storage,
+                keys=KeyRing(storage, config.key_ttl_s),
+                cursors=Cursors(await _cursor_secret(config, storage)),
+                deadlines=deadlines,
+                direct=direct,
+                gather=lambda: gather(metrics),
+                metrics_open=_is_loopback(config.host),
+            )
+            stop.set()
+            await direct.close()
+    finally:
+        deadlines.close()
+        await lender.close()
+
+
+async def _cursor_secret(config: Config, storage: Storage) -> bytes:
+    if config.secret:
+        return config.secret.encode()
+    async with storage.read() as connection:
+        rows = await connection.fetch("SELECT ops.cursor_secret()")
+    return bytes(rows[0][0])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

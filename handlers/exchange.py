@@ -1,0 +1,30 @@
+"""One request's own facts, from the middleware's first line to its last."""
+
+from time import perf_counter
+
+from aiohttp import web
+
+from base.identity import Identity
+from base.operations import Operation
+from handlers.questions import Question
+from storage.asks import Ask
+
+
+class Exchange:
+    """`path` is channel, direct, or none for what is no entity; `arm` is treatment, control or none."""
+
+    __slots__ = ("arm", "asks", "encoded_from", "identity", "operation", "path", "question", "request_id", "started_at")
+
+    def __init__(self, request_id: str) -> None:
+        self.started_at = perf_counter()
+        self.request_id = request_id
+        self.operation: Operation | None = None
+        self.identity: Identity | None = None
+        self.path = "none"
+        self.arm = "none"
+        self.question: Question | None = None
+        self.asks: tuple[Ask, ...] = ()
+        self.encoded_from = 0.0
+
+
+EXCHANGE = web.RequestKey("exchange", Exchange)

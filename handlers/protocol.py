@@ -1,0 +1,66 @@
+"""What is too broken or too large for aiohttp's parser is answered as FHIR answers, too: with an OperationOutcome.
+
+aiohttp has no public hook for it; the two private names used here are kept in this file.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from handlers.errors import error_response
+
+log = structlog.get_logger()
+
+
+class _Protocol(RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        # The exception's text repeats what the client sent, which may be a patient's name: neither log nor answer has it.
+        log.info("request.refused", status=status, error=type(exc).__name__)
+        if isinstance(exc, LineTooLong):
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        code = (
+            "too-long" if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE else "invalid" if status < 500 else "exception"
+        )
+        words = "the URL or a header is too long" if code == "too-long" else "this is no HTTP/1.1 request that can be read"
+        response = error_response(status, code, words, fhir=True)
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    async def _make_server(self) -> Any:
+        server = await super()._make_server()
+        server.__class__ = _Server
+        return server
+
+
+async def serve(app: web.Application, *, host: str, port: int, stop: asyncio.Event, **site: Any) -> None:
+    """Until `stop` is set; then what is being answered is finished first."""
+    runner = runner_of(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=1024, **site).start()
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def runner_of(app: web.Application) -> Runner:
+    """handler_cancellation: a client that leaves cancels its handler, which waits for a future, never for SQL."""
+    return Runner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=15, max_line_size=16384, max_field_size=16384
+    )

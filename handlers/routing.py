@@ -1,0 +1,105 @@
+"""Routing: key → tenant → operation → channel or direct.
+
+A middleware, so that it stands before every handler, entity or not. `ACCESS` says what each route asks of a key.
+"""
+
+from functools import lru_cache
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from base.errors import Forbidden, NotAcceptable, Unauthenticated
+from base.identity import Identity
+from base.operations import OPERATIONS, OTHERS, Operation
+from handlers.exchange import EXCHANGE, Exchange
+from handlers.questions import question_of
+from handlers.services import SERVICES, Services
+from storage.asks import Ask
+
+OPERATION_OF: dict[str, Operation] = {route: operation for operation in (*OPERATIONS, *OTHERS) for route in operation.routes}
+
+OPEN = "open"
+ACCESS: dict[str, str] = {
+    "/warm-up": "warm",
+    "/health/live": OPEN,
+    "/health/ready": OPEN,
+    "/metrics": "operate",
+    **dict.fromkeys(OPERATION_OF, "read"),
+}
+_JSON = {"*/*", "application/*", "application/json", "application/fhir+json", "text/json", "json", "text/*"}
+
+
+@web.middleware
+async def routing(request: web.Request, handler: Handler) -> web.StreamResponse:
+    resource = request.match_info.route.resource
+    if resource is None:  # no such route, or not with this method: aiohttp's own handler says so
+        return await handler(request)
+    services, exchange = request.app[SERVICES], request[EXCHANGE]
+    operation = exchange.operation = OPERATION_OF.get(resource.canonical)
+    scope = ACCESS[resource.canonical]
+    if scope == OPEN or (resource.canonical == "/metrics" and services.metrics_open):
+        return await handler(request)
+    identity = exchange.identity = await _identified(request, services, scope)
+    if operation is not None:
+        _prepare(request, services, exchange, operation, identity)
+    return await handler(request)
+
+
+async def _identified(request: web.Request, services: Services, scope: str) -> Identity:
+    kind, _, key = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not key:
+        raise Unauthenticated("a key is needed: Authorization: Bearer KEY")
+    identity = await services.keys.owner(key.strip())
+    if identity is None:
+        raise Unauthenticated("this key is unknown or was revoked")
+    if scope not in identity.scopes:
+        raise Forbidden(f"this key does not have the scope {scope}")
+    if identity.tenant_id is None and scope != "operate":
+        raise Forbidden("this key belongs to no tenant")
+    return identity
+
+
+def _prepare(request: web.Request, services: Services, exchange: Exchange, operation: Operation, identity: Identity) -> None:
+    """The parsed ask and its path; the handler submits it."""
+    _check_format(request)
+    tenant_id = identity.tenant_id or 0
+    question = question_of(request, operation, tenant_id, services.config.base_url, services.cursors)
+    exchange.question = question
+    exchange.path, exchange.arm = _path(request, services, operation, identity)
+    exchange.asks = tuple(
+        Ask(
+            operation,
+            tenant_id,
+            identity.tenant,
+            statement,
+            values,
+            services.config.deadline_s,
+            exclusive=identity.exclusive,
+        )
+        for statement, values in question.parts
+    )
+
+
+def _path(request: web.Request, services: Services, operation: Operation, identity: Identity) -> tuple[str, str]:
+    return "direct", "none"
+
+
+def _check_format(request: web.Request) -> None:
+    """`_format` goes before Accept (http.html#parameters); a + in it may have been decoded to a space."""
+    if "_format" in request.query_string:
+        given = request.query.get("_format", "").replace(" ", "+")
+        if given and given.partition(";")[0] not in _JSON:
+            raise NotAcceptable("only JSON is spoken here: application/fhir+json", expression="_format")
+    elif not _acceptable(request.headers.get("Accept", "*/*")):
+        raise NotAcceptable("only JSON is spoken here: application/fhir+json")
+
+
+@lru_cache(maxsize=1024)
+def _acceptable(accept: str) -> bool:
+    """Whether one of its media types is JSON, of FHIR 4.0 where it says a version."""
+    for given in accept.split(","):
+        kind, *parameters = (part.strip() for part in given.lower().split(";"))
+        version = next((p.partition("=")[2] for p in parameters if p.startswith("fhirversion=")), "4.0")
+        if (kind in _JSON or not kind) and version in ("4.0", "4.0.1") and "q=0" not in parameters:
+            return True
+    return False

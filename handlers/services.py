@@ -1,0 +1,38 @@
+"""What a handler can reach. Made in app/main.py, kept under one typed key."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from base.config import Config
+from handlers.cursors import Cursors
+from metrics.accumulators import Snapshot
+from metrics.catalog import Metrics
+from storage.asks import Ask
+from storage.connections import Storage
+from storage.keys import KeyRing
+from tenants.deadlines import Deadlines
+from tenants.direct import DirectLine
+
+
+@dataclass(frozen=True)
+class Services:
+    """`gather` gives the metrics of every process of this server; `metrics_open`: without a key, since only this machine can ask."""
+
+    config: Config
+    metrics: Metrics
+    storage: Storage
+    keys: KeyRing
+    cursors: Cursors
+    deadlines: Deadlines
+    direct: DirectLine
+    gather: Callable[[], Awaitable[Snapshot]]
+    metrics_open: bool
+
+    def submit(self, path: str, ask: Ask) -> None:
+        """Raises TenantBusy or ServerBusy: a full channel never spills to direct, nor the other way."""
+        self.direct.submit(ask)
+
+
+SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

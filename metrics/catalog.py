@@ -1,0 +1,75 @@
+"""Every metric of Sluice, in one place: names, help, labels. No patient data; every label has few values."""
+
+from metrics.accumulators import LATENCY_BOUNDS, SIZE_BOUNDS, Family, Kind, Labels, Merge, Snapshot
+
+
+class Metrics:
+    """One process's metrics. Nothing is global: each app makes its own."""
+
+    def __init__(self) -> None:
+        self.families: dict[str, Family] = {}
+        self.request_duration = self._seconds(
+            "sluice_request_duration_seconds",
+            "From the middleware's first line to the finished answer; answers 200, 304 and 404 alone",
+            ("operation", "path", "arm", "source"),
+        )
+        self.requests = self._add("sluice_requests_total", "counter", "Answers", ("operation", "path", "outcome", "reason"))
+        self.stage_duration = self._seconds(
+            "sluice_stage_duration_seconds",
+            "Parts of a request: waiting in its queue, waiting for a connection, its statement, making the answer",
+            ("operation", "path", "stage"),
+        )
+        self.batch_size = self._add(
+            "sluice_batch_size", "histogram", "Requests answered by one statement", ("operation",), bounds=SIZE_BOUNDS
+        )
+        self.channel_messages = self._add(
+            "sluice_channel_messages_total", "counter", "Requests put into a channel", ("tenant", "operation")
+        )
+        self.channel_depth = self._add(
+            "sluice_channel_depth", "gauge", "Requests waiting in a channel", ("tenant", "operation")
+        )
+        self.tenant_transitions = self._add(
+            "sluice_tenant_transitions_total", "counter", "Warm-ups and what became of them", ("transition",)
+        )
+        self.tenants = self._add("sluice_tenants", "gauge", "Tenants with an actor, by its state", ("state",), merge="max")
+        self.tenant_mismatch = self._add(
+            "sluice_tenant_mismatch_total", "counter", "Batches thrown away because a row was nobody's who had asked"
+        )
+        self.dispatcher_restarts = self._add(
+            "sluice_dispatcher_restarts_total", "counter", "Times that the dispatcher crashed and was started again"
+        )
+        self.pool_connections = self._add("sluice_pool_connections", "gauge", "Connections to PostgreSQL", ("pool", "state"))
+        self.pool_wait = self._seconds("sluice_pool_wait_seconds", "Waiting for a connection", ("pool",))
+        self.pool_busy = self._add(
+            "sluice_pool_busy_seconds_total", "counter", "Seconds for which connections were lent", ("pool",)
+        )
+        self.loop_lag = self._seconds(
+            "sluice_event_loop_lag_seconds", "How much later than asked the event loop ran a timer", ()
+        )
+
+    def _seconds(self, name: str, help_text: str, labels: Labels) -> Family:
+        return self._add(name, "histogram", help_text, labels, bounds=LATENCY_BOUNDS)
+
+    def _add(
+        self,
+        name: str,
+        kind: Kind,
+        help_text: str,
+        labels: Labels = (),
+        *,
+        merge: Merge = "sum",
+        bounds: tuple[float, ...] = (),
+    ) -> Family:
+        family = self.families[name] = Family(name, kind, help_text, labels, merge, bounds)
+        return family
+
+    def add_process(self) -> None:
+        """The standard `process_*` of this process."""
+        from metrics.process import readings
+
+        for name, (kind, help_text, read) in readings().items():
+            self._add(name, kind, help_text).read = read
+
+    def snapshot(self) -> Snapshot:
+        """What can be summed with other processes' snapshots, and sent as JSON."""
+        return {name: family.snapshot() for name, family in self.families.items()}

@@ -1,0 +1,42 @@
+"""What a failed statement means: bad data, a server that is away, time that ran out, or a fault of ours."""
+
+import asyncpg
+
+from base.errors import Expired, Invalid, Problem, ServerBusy
+
+_AWAY = ("08", "53", "57P")  # connection, insufficient resources, operator intervention
+_CANCELED = "57014"  # statement_timeout
+
+
+def _state(error: BaseException) -> str:
+    return getattr(error, "sqlstate", None) or ""
+
+
+def is_data(error: BaseException) -> bool:
+    """SQLSTATE class 22, what asyncpg refuses to encode, and text that is no UTF-8."""
+    return _state(error).startswith("22") or isinstance(error, asyncpg.DataError | UnicodeEncodeError)
+
+
+def is_away(error: BaseException) -> bool:
+    closed = isinstance(error, asyncpg.InterfaceError) and not isinstance(error, asyncpg.DataError)
+    return closed or isinstance(error, OSError) or _state(error).startswith(_AWAY)
+
+
+def worth_another_try(error: BaseException) -> bool:
+    """A read may be asked twice. What failed for its data would fail again, and a lender's refusal has waited already."""
+    if isinstance(error, Problem | TimeoutError):
+        return False
+    return _state(error) == _CANCELED or is_away(error)
+
+
+def problem_of(error: BaseException) -> BaseException:
+    """What the client is told; an unknown error stays itself, and is answered with 500 and no words of its own."""
+    if isinstance(error, Problem):
+        return error
+    if is_data(error):
+        return Invalid("a value cannot be looked up: it holds characters that the database does not take")
+    if isinstance(error, TimeoutError) or _state(error) == _CANCELED:
+        return Expired("the database took too long")
+    if is_away(error):
+        return ServerBusy("the database is away")
+    return error

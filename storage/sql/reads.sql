@@ -1,0 +1,37 @@
+-- Templates: {tenant}, {id}, … become $1, $2, … in the statement for one ask, and columns of `ask` in a batch's LATERAL.
+-- Every row begins with the table's own tenant, by which (and by the ask's number) the answer is handed out.
+
+-- read: one resource by id
+SELECT r.tenant_id, r.id, r.version, r.last_updated, r.deleted, r.body
+FROM fhir.resource r
+WHERE r.tenant_id = {tenant} AND r.id = {id} AND r.type = '{type}'
+
+-- review: an encounter (kind 0), what tells of its money (kind 1, always all of it), and the rest around it (kind 2, a page of it)
+WITH near AS (
+    SELECT 'Encounter' COLLATE "C" AS type, {id} COLLATE "C" AS id
+    UNION
+    SELECT x.to_type, x.to_id FROM fhir.reference x WHERE x.tenant_id = {tenant} AND x.type = 'Encounter' AND x.id = {id}
+    UNION
+    SELECT x.type, x.id FROM fhir.reference x WHERE x.tenant_id = {tenant} AND x.to_type = 'Encounter' AND x.to_id = {id}
+), around AS (
+    SELECT type, id FROM near
+    UNION
+    SELECT x.type, x.id FROM near c JOIN fhir.reference x ON x.tenant_id = {tenant} AND x.to_type = 'Claim' AND x.to_id = c.id
+    WHERE c.type = 'Claim' AND x.type IN ('ClaimResponse', 'ExplanationOfBenefit')
+    UNION
+    SELECT x.to_type, x.to_id FROM near c JOIN fhir.reference x ON x.tenant_id = {tenant} AND x.type = 'Claim' AND x.id = c.id
+    WHERE c.type = 'Claim' AND x.to_type = 'Coverage'
+), ranked AS (
+    SELECT CASE WHEN type = 'Encounter' AND id = {id} THEN 0
+                WHEN type IN ('Claim', 'ClaimResponse', 'ExplanationOfBenefit') THEN 1 ELSE 2 END AS kind, type, id
+    FROM around
+), wanted AS (
+    SELECT kind, type, id FROM ranked WHERE kind < 2
+    UNION ALL
+    (SELECT w.kind, w.type, w.id FROM ranked w
+     JOIN fhir.resource r ON r.tenant_id = {tenant} AND r.id = w.id AND r.type = w.type AND NOT r.deleted
+     WHERE w.kind = 2 AND (w.kind, w.type, w.id) > ({after_kind}, {after_type}, {after_id})
+     ORDER BY w.kind, w.type, w.id LIMIT {rows})
+)
+SELECT r.tenant_id, w.kind, r.type, r.id, r.version, r.last_updated, r.deleted, r.body
+FROM wanted w JOIN fhir.resource r ON r.tenant_id = {tenant} AND r.id = w.id AND r.type = w.type AND (w.kind = 0 OR NOT r.deleted)

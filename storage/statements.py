@@ -1,0 +1,294 @@
+"""Statements made of our own table of parameters: one text for a single ask, and one for a batch of asks.
+
+Both come from one template: where the single text has $1, $2, …, the batch's has a column of `unnest` and a LATERAL, so that they
+cannot differ in what they find. Values are never in the text; names, types and forms come from our tables alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from r4.parameters import parameters_of
+from r4.search import Criterion, Search
+from storage.queries import load
+
+_SQL = load("reads.sql")
+FIRST = (-(2**63), "")
+"""What (rank, id) is above of: the beginning of every list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """`plain` takes tenant and values; `batch` takes a list of each. Rows begin with the ask's number (from 1) and the *table's* tenant.
+
+    `bounded`: its work for one ask is bounded by an index and LIMIT, so it may share a statement with others.
+    `reads_one`: a row answers an ask only when its id too is the one asked for, the ask's first value.
+    """
+
+    name: str
+    plain: str
+    batch: str
+    bounded: bool
+    reads_one: bool = False
+
+
+@lru_cache(maxsize=512)
+def read_statement(type_name: str) -> Statement:
+    """One resource by id. Values: (id,)."""
+    return _statement(
+        f"read {type_name}",
+        {"id": "text"},
+        lambda at: _SQL["read"].format(type=type_name, **at),
+        bounded=True,
+        reads_one=True,
+    )
+
+
+@lru_cache(maxsize=1)
+def review_statement() -> Statement:
+    """An encounter and all around it. Values: (id, after_kind, after_type, after_id, rows)."""
+    types = {"id": "text", "after_kind": "int", "after_type": "text", "after_id": "text", "rows": "int"}
+    return _statement("review", types, lambda at: _SQL["review"].format(**at), bounded=True)
+
+
+def _statement(
+    name: str, types: dict[str, str], text: Callable[[dict[str, str]], str], *, bounded: bool, reads_one: bool = False
+) -> Statement:
+    """Both texts of one template. `types`: the SQL type of each value, by its name in the template."""
+    columns = {"tenant": "int", **types}
+    plain = {column: f"${number}::{kind}" for number, (column, kind) in enumerate(columns.items(), 1)}
+    batch = {column: f"ask.{column}" for column in columns}
+    arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(columns.values(), 1))
+    return Statement(
+        name,
+        f"SELECT 1::bigint AS n, found.* FROM ({text(plain)}) found",
+        f"SELECT ask.n, found.* FROM unnest({arrays}) WITH ORDINALITY AS ask({', '.join(columns)}, n)\n"
+        f"CROSS JOIN LATERAL ({text(batch)}) found",
+        bounded,
+        reads_one,
+    )
+
+
+def list_statement(search: Search) -> Statement:
+    """A page of a search. Values: `list_values(search, after)`."""
+    return _list_statement(search.type, _shape(search.criteria))
+
+
+def list_values(search: Search, after: tuple[int, str] = FIRST) -> tuple[Any, ...]:
+    """Reads one row more than is shown: it tells whether there is a next page."""
+    return (*_flat(search.criteria), *after, search.count + 1)
+
+
+def total_statement(search: Search) -> Statement:
+    """How many match. Values: `total_values(search)`. Counting is bounded by nothing, so it never joins a batch."""
+    return _total_statement(search.type, _shape(search.criteria))
+
+
+def total_values(search: Search) -> tuple[Any, ...]:
+    return _flat(search.criteria)
+
+
+def _flat(criteria: Sequence[Criterion]) -> tuple[Any, ...]:
+    return tuple(value for criterion in _ordered(criteria) for alternative in criterion.values for value in alternative)
+
+
+# (param, forms), the driving one first.
+Shape = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def _shape(criteria: Sequence[Criterion]) -> Shape:
+    return tuple((criterion.param, criterion.forms) for criterion in _ordered(criteria))
+
+
+def _ordered(criteria: Sequence[Criterion]) -> list[Criterion]:
+    """The one that is likely to leave the fewest rows drives the walk; the others are looked up for each of its rows."""
+    return sorted(criteria, key=lambda criterion: (_weight(criterion.param, criterion.forms), criterion.param, criterion.forms))
+
+
+_COMMON = {"gender", "active", "status", "class"}  # tokens with few values, each on a large share of the resources
+
+
+def _weight(param: str, forms: tuple[str, ...]) -> int:
+    return max(_form_weight(param, form) for form in forms)
+
+
+def _form_weight(param: str, form: str) -> int:
+    if form in ("nothing", "id"):
+        return 0
+    if form in ("code", "system_code"):
+        return 5 if param in _COMMON else 1
+    if form == "reference":
+        return 2
+    return {"exact": 3, "prefix": 4, "eq": 4}.get(form, 6)
+
+
+_SELECTIVE = 2  # up to this weight few rows are walked, whatever is looked up beside
+_EQUAL = {"nothing", "id", "code", "system_code", "reference"}
+
+
+def _bounded(shape: Shape) -> bool:
+    if not shape:
+        return True
+    param, forms = shape[0]
+    walks_in_order = len(forms) == 1 and forms[0] in _EQUAL
+    return walks_in_order and (len(shape) == 1 or _weight(param, forms) <= _SELECTIVE)
+
+
+@lru_cache(maxsize=1024)
+def _list_statement(type_name: str, shape: Shape) -> Statement:
+    types = {**_value_types(shape), "rank": "bigint", "after": "text", "rows": "int"}
+    return _statement(f"list {type_name} {shape}", types, lambda at: _page(type_name, shape, at), bounded=_bounded(shape))
+
+
+def _value_types(shape: Shape) -> dict[str, str]:
+    kinds = [kind for _, forms in shape for form in forms for kind in _FORMS[form].arguments]
+    return {f"v{number}": kind for number, kind in enumerate(kinds)}
+
+
+@lru_cache(maxsize=1024)
+def _total_statement(type_name: str, shape: Shape) -> Statement:
+
+    def text(at: dict[str, str]) -> str:
+        branches = _branches(type_name, shape, at)
+        union = "\nUNION ALL ".join(f"SELECT {key} FROM {source} WHERE {where}" for source, where, key in branches)
+        return f"SELECT {at['tenant']} AS tenant_id, count(DISTINCT u.id) AS total FROM ({union}) u"
+
+    return _statement(f"total {type_name} {shape}", _value_types(shape), text, bounded=False)
+
+
+def _page(type_name: str, shape: Shape, at: dict[str, str]) -> str:
+    """The text of one page: the matches' (rank, id) in order, then their bodies."""
+    limit = f"ORDER BY rank, id LIMIT {at['rows']}"
+    after = f"(x.rank, x.id) > ({at['rank']}, {at['after']})"
+    branches = [
+        f"(SELECT DISTINCT {key} FROM {source} WHERE {where} AND {after} {limit})"
+        for source, where, key in _branches(type_name, shape, at)
+    ]
+    matches = (
+        branches[0] if len(branches) == 1 else f"(SELECT DISTINCT rank, id FROM ({' UNION ALL '.join(branches)}) u {limit})"
+    )
+    return (
+        f"SELECT r.tenant_id, r.rank, r.id, r.version, r.last_updated, r.body FROM {matches} m\n"
+        f"JOIN fhir.resource r ON r.tenant_id = {at['tenant']} AND r.id = m.id AND r.type = '{type_name}' AND NOT r.deleted\n"
+        "ORDER BY m.rank, m.id"
+    )
+
+
+def _branches(type_name: str, shape: Shape, at: dict[str, str]) -> list[tuple[str, str, str]]:
+    """(source, condition, key) of each alternative of the driving criterion, aliased x, the other criteria looked up for its rows."""
+    owner = f"x.tenant_id = {at['tenant']} AND x.type = '{type_name}'"
+    if not shape:
+        return [("fhir.resource x", f"{owner} AND NOT x.deleted", "x.rank, x.id")]
+    values = _numbered(shape, at)
+    (param, forms), *others = shape
+    lookups = "".join(f"\nAND {_lookup(type_name, *other, values[place], at)}" for place, other in enumerate(others, 1))
+    return [
+        (
+            f"fhir.{_FORMS[form].table} x",
+            f"{owner} AND {_condition('x', type_name, param, form, given)}{lookups}",
+            "x.rank, x.id",
+        )
+        for form, given in zip(forms, values[0], strict=True)
+    ]
+
+
+def _numbered(shape: Shape, at: dict[str, str]) -> list[list[list[str]]]:
+    """The placeholders of each criterion's each alternative."""
+    numbers = iter(range(1_000_000))
+    return [[[at[f"v{next(numbers)}"] for _ in _FORMS[form].arguments] for form in forms] for _, forms in shape]
+
+
+def _lookup(type_name: str, param: str, forms: tuple[str, ...], values: list[list[str]], at: dict[str, str]) -> str:
+    """Whether the resource x meets a further criterion.
+
+    A scalar subquery, since EXISTS may be turned into a join that begins at the wrong end.
+    """
+    found = [
+        f"(SELECT true FROM fhir.{_FORMS[form].table} y WHERE y.tenant_id = {at['tenant']} AND y.type = '{type_name}' "
+        f"AND {_condition('y', type_name, param, form, given)} AND y.rank = x.rank AND y.id = x.id LIMIT 1)"
+        for form, given in zip(forms, values, strict=True)
+    ]
+    return found[0] if len(found) == 1 else f"coalesce({', '.join(found)}, false)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How one form compares: its table, the SQL types of its arguments, and the condition's text of (alias, arguments)."""
+
+    table: str
+    arguments: tuple[str, ...]
+    condition: Callable[..., str]
+
+
+def _condition(alias: str, type_name: str, param: str, form: str, given: list[str]) -> str:
+    table, text = _FORMS[form].table, _FORMS[form].condition(alias, *given)
+    if table == "reference":
+        return f"{text} AND {_paths(alias, type_name, param)}"
+    return f"{alias}.param = '{param}' AND {text}" if table != "resource" else f"NOT {alias}.deleted AND {text}"
+
+
+def _paths(alias: str, type_name: str, param: str) -> str:
+    paths = parameters_of(type_name)[param].paths
+    return " OR ".join(f"{alias}.path = '{path}'" for path in paths) if len(paths) == 1 else f"{alias}.path IN {paths}"
+
+
+_TIME = ("timestamptz",)
+_RANGE = ("timestamptz", "timestamptz")
+
+
+def _date_forms(table: str, prefix: str, lower: str, upper: str) -> dict[str, _Form]:
+    """The nine prefixes over [lower, upper) of the target; search.html#prefix. `eq` contains, gt/lt/ge/le overlap."""
+
+    def form(arguments: tuple[str, ...], text: str) -> _Form:
+        return _Form(table, arguments, lambda x, a, b="": text.format(lo=f"{x}.{lower}", hi=f"{x}.{upper}", a=a, b=b))
+
+    return {
+        f"{prefix}eq": form(_RANGE, "{lo} >= {a} AND {hi} <= {b}"),
+        f"{prefix}ne": form(_RANGE, "NOT ({lo} >= {a} AND {hi} <= {b})"),
+        f"{prefix}ap": form(_RANGE, "{lo} < {b} AND {hi} > {a}"),
+        f"{prefix}gt": form(_TIME, "{hi} > {a}"),
+        f"{prefix}ge": form(_TIME, "{hi} > {a}"),
+        f"{prefix}lt": form(_TIME, "{lo} < {a}"),
+        f"{prefix}le": form(_TIME, "{lo} < {a}"),
+        f"{prefix}sa": form(_TIME, "{lo} >= {a}"),
+        f"{prefix}eb": form(_TIME, "{hi} <= {a}"),
+    }
+
+
+def _updated_forms() -> dict[str, _Form]:
+    """`_lastUpdated` is an instant, kept to the millisecond, in a column of the resource itself."""
+    conditions = {
+        "eq": (_RANGE, "{lo} >= {a} AND {lo} < {b}"),
+        "ne": (_RANGE, "NOT ({lo} >= {a} AND {lo} < {b})"),
+        "ap": (_RANGE, "{lo} >= {a} AND {lo} < {b}"),
+        **dict.fromkeys(("gt", "sa", "ge"), (_TIME, "{lo} >= {a}")),
+        **dict.fromkeys(("lt", "eb", "le"), (_TIME, "{lo} < {a}")),
+    }
+
+    def form(arguments: tuple[str, ...], text: str) -> _Form:
+        return _Form("resource", arguments, lambda x, a, b="": text.format(lo=f"{x}.last_updated", a=a, b=b))
+
+    return {f"updated_{prefix}": form(*condition) for prefix, condition in conditions.items()}
+
+
+_FORMS: dict[str, _Form] = {
+    "nothing": _Form("resource", (), lambda _x: "false"),
+    "id": _Form("resource", ("text",), lambda x, a: f"{x}.id = {a}"),
+    "code": _Form("token", ("text",), lambda x, a: f"{x}.code = {a}"),
+    "system_code": _Form("token", ("text", "text"), lambda x, a, b: f"{x}.code = {a} AND {x}.system = {b}"),
+    "system": _Form("token", ("text",), lambda x, a: f"{x}.system = {a}"),
+    "prefix": _Form("string", ("text", "text"), lambda x, a, b: f"{x}.value >= {a} AND {x}.value < {b}"),
+    "exact": _Form("string", ("text", "text"), lambda x, a, b: f"{x}.value = {a} AND {x}.exact = {b}"),
+    "reference": _Form("reference", ("text", "text"), lambda x, a, b: f"{x}.to_type = {a} AND {x}.to_id = {b}"),
+    **_date_forms("date", "", "lower", "upper"),
+    **_updated_forms(),
+}
+
+
+def hot_statements() -> tuple[str, ...]:
+    """What every connection prepares as it opens: the seven operations' plain and batched forms."""
+    statements = [review_statement()]
+    for type_name in ("Encounter", "Patient", "Practitioner"):
+        statements += [read_statement(type_name), _list_statement(type_name, ())]
+    return tuple(text for statement in statements for text in (statement.plain, statement.batch))

@@ -1,0 +1,65 @@
+"""One real PostgreSQL for the run; a fresh database, migrated in a template, for each test that asks."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from storage.embedded import THROWAWAY, Cluster, running
+from storage.migrate import migrate
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+PROVE = bool(os.environ.get("SLUICE_PROVE"))
+_numbers = itertools.count(1)
+
+
+def database_url(cluster: Cluster, name: str) -> str:
+    return cluster.url.rsplit("/", 1)[0] + f"/{name}"
+
+
+async def make_database(cluster: Cluster, name: str, template: str = "template1") -> str:
+    connection = await asyncpg.connect(cluster.url)
+    try:
+        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    finally:
+        await connection.close()
+    return database_url(cluster, name)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running(tmp_path_factory.mktemp("postgres"), THROWAWAY) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def template(cluster: Cluster) -> str:
+    async def make() -> None:
+        await migrate(await make_database(cluster, "migrated"))
+
+    asyncio.run(make())
+    return "migrated"
+
+
+@pytest.fixture
+async def database(cluster: Cluster, template: str) -> AsyncIterator[str]:
+    """The URL of a fresh, migrated database."""
+    name = f"test_{next(_numbers)}"
+    yield await make_database(cluster, name, template)
+    connection = await asyncpg.connect(cluster.url)
+    try:
+        await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real test data, where it is at hand."""
+    if not DATA.is_dir():
+        pytest.skip("the shared test data is not beside this checkout")
+    return DATA
