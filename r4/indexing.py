@@ -73,7 +73,7 @@ def rank(resource: Resource) -> int:
     if path is None:
         return 0
     for value in _at(resource.document, tuple(path.split("."))):
-        lower = _range(value)[0]
+        lower = _range(value.get("start") if type(value) is dict else value)[0]
         if lower is not None:
             return -((lower - _EPOCH) // _MICROSECOND)
     return RANK_LAST
@@ -194,7 +194,7 @@ def _range(value: Any) -> tuple[datetime | None, datetime | None]:
         upper = None if end is None else parse_range(end)[1]
     except (ValueError, TypeError):  # TypeError: a start or end that is no text
         return None, None
-    return (None, None) if lower and upper and lower > upper else (lower, upper)
+    return (None, None) if lower and upper and lower >= upper else (lower, upper)
 
 
 def _references(document: dict[str, Any]) -> list[Reference]:

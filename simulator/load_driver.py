@@ -100,7 +100,6 @@ class Driver(ABC):
         tally.answers += 1
         if tally.begin <= connection.due < tally.end:
             tally.latencies.append(now - connection.due)
-            tally.late.append(connection.sent_at - connection.due)
             tally.statuses[answer.status] += 1
             if answer.path:
                 tally.paths[answer.path] += 1
@@ -213,6 +212,8 @@ class Open(Driver):
             self._alarm.set(max(self._next, now + self.load.tick_s))
 
     def _arrive(self, due: float, now: float) -> None:
+        if self.tally.measures(due):
+            self.tally.late.append(now - due)
         while self._idle:
             connection = self._idle.popleft()
             if connection.open:

@@ -56,7 +56,7 @@ class Result:
     max_ms: float
     mean_ms: float
     late_p99_ms: float
-    """Open loop: from due to sent, the wait for a connection and the generator's own lateness."""
+    """Open loop: from due to noticed, the generator's own share of a latency. Milliseconds mean that it was starved."""
     statuses: dict[int, int]
     errors: int
     error_kinds: dict[str, int]

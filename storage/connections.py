@@ -132,8 +132,9 @@ class Lender:
             self._offer(connection)
 
     def _next_free(self) -> Connection | None:
+        # Of the free ones the last to come back: its backend's caches are warm. Who waits is served in the order of coming.
         while self._free:
-            connection = self._free.popleft()
+            connection = self._free.pop()
             if not connection.raw.is_closed():
                 return connection
             self._lose(connection)
@@ -186,7 +187,7 @@ class Lender:
                 pause = min(pause * 2, longest)
 
     async def _connect(self) -> None:
-        raw = await asyncpg.connect(self._url, server_settings=self._settings, timeout=5, statement_cache_size=0)
+        raw = await asyncpg.connect(self._url, server_settings=self._settings, timeout=5)
         connection = Connection(raw)
         raw.add_termination_listener(lambda _raw: self._terminated(connection))
         for sql in self._hot:

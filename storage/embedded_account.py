@@ -204,7 +204,7 @@ def _make(home: Path, account: Account) -> None:
 
 def open_ours(path: Path, account: Account) -> io.FileIO:
     """Open or make a private file of the cluster. Children do not inherit it; a planted link is not followed."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     account.own(descriptor)
     return io.FileIO(descriptor, "r+")
 

@@ -51,6 +51,10 @@ class Counts:
         return sum(count for (_, what), count in self.by_type.items() if what == outcome)
 
     @property
+    def total(self) -> int:
+        return self.by_type.total()
+
+    @property
     def created(self) -> int:
         return self.of("created")
 

@@ -137,10 +137,11 @@ def test_variety(world: World) -> None:
     assert not re.search("[\u0400-\u04ff]", texts)
 
 
-def test_periods(world: World) -> None:
+def test_periods() -> None:
     """A visit lies in the two years before today and has ended, unless it is in progress or planned."""
     today = datetime.fromisoformat(f"{TODAY}T00:00:00+04:00")
-    for visit in world["Encounter"]:
+    # Many, for few are as near to an end of the two years as their stay is long.
+    for visit in (json.loads(line) for line in made(encounters=4000) if b'"resourceType":"Encounter"' in line):
         start = datetime.fromisoformat(visit["period"]["start"])
         if visit["status"] == "in-progress":
             assert "end" not in visit["period"]

@@ -1,0 +1,96 @@
+"""The servers that `make bench` compares: the same middlewares with less and less of us behind them.
+
+`python -m tests.benchmarks.variants NAME` serves one, with SLUICE_* from the environment, and prints its port.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+
+import asyncpg
+import uvloop
+from aiohttp import web
+
+from app.main import create_app
+from base.config import Config
+from handlers.exchange import EXCHANGE
+from handlers.protocol import runner_of
+from r4.bundle import CONTENT_TYPE
+
+BODY = b'{"resourceType":"Patient","id":"p","text":"' + b"x" * 760 + b'"}'
+"""As large as the benchmark's patients."""
+
+POOL: web.AppKey["asyncpg.Pool[asyncpg.Record]"] = web.AppKey("pool", asyncpg.Pool)
+_PATIENT = "SELECT version, last_updated, body FROM fhir.resource WHERE tenant_id = $1 AND id = $2 AND type = 'Patient' AND NOT deleted"
+
+
+def bare(_: Config) -> web.Application:
+    """aiohttp, and nothing else."""
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=BODY, headers={"Content-Type": CONTENT_TYPE})
+
+    app = web.Application()
+    app.router.add_get("/patients/{id}", answer)
+    return app
+
+
+def shell(config: Config) -> web.Application:
+    """Our middlewares around a constant body."""
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=BODY, headers={"Content-Type": CONTENT_TYPE, "ETag": 'W/"1"'})
+
+    return create_app(config, entity_handler=answer)
+
+
+def plain(config: Config) -> web.Application:
+    """Our middlewares around what one writes first: asyncpg's Pool, one statement a request."""
+
+    async def opened(app: web.Application) -> AsyncIterator[None]:
+        async with asyncpg.create_pool(config.database_url, min_size=config.pool_size - 6, max_size=config.pool_size - 6) as pool:
+            app[POOL] = pool
+            yield
+
+    async def answer(request: web.Request) -> web.Response:
+        identity = request[EXCHANGE].identity
+        assert identity is not None
+        row = await request.app[POOL].fetchrow(_PATIENT, identity.tenant_id, request.match_info["id"])
+        if row is None:
+            raise web.HTTPNotFound
+        headers = {"Content-Type": CONTENT_TYPE, "ETag": f'W/"{row["version"]}"'}
+        return web.Response(body=row["body"], headers=headers)
+
+    app = create_app(config, entity_handler=answer)
+    app.cleanup_ctx.append(opened)
+    return app
+
+
+VARIANTS: dict[str, Callable[[Config], web.Application]] = {
+    "bare": bare,
+    "shell": shell,
+    "plain": plain,
+    "direct": create_app,
+    "channel": create_app,
+}
+
+
+async def _serve(name: str, config: Config) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    runner = runner_of(VARIANTS[name](config))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+    print(runner.addresses[0][1], flush=True)
+    await stop.wait()
+    await runner.cleanup()
+
+
+if __name__ == "__main__":
+    import os
+
+    from base import log
+
+    log.configure()
+    uvloop.run(_serve(sys.argv[1], Config.from_mapping(os.environ)))
