@@ -192,6 +192,9 @@ class Lender:
         raw.add_termination_listener(lambda _raw: self._terminated(connection))
         for sql in self._hot:
             await connection.prepare(sql)
+        # asyncpg's prepare ends with Flush, not Sync: without a statement after it, statement_timeout would go on running on
+        # the idle connection and hit whoever comes next.
+        await raw.execute("SELECT 1")
         self._all.add(connection)
         self._offer(connection)
 

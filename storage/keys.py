@@ -6,6 +6,7 @@ from time import monotonic
 
 from base.identity import Identity, key_hash
 from storage.connections import Storage
+from storage.failures import problem_of
 
 _OWNER = "SELECT key_id, tenant_id, tenant, exclusive, scopes FROM ops.key_owner($1)"
 HOT = (_OWNER,)
@@ -20,7 +21,7 @@ class KeyRing:
         self._asked: dict[bytes, asyncio.Task[Identity | None]] = {}
 
     async def owner(self, key: str) -> Identity | None:
-        """Who a key stands for; None when it is unknown or revoked. Raises what storage raises."""
+        """Who a key stands for; None when it is unknown or revoked. Raises ServerBusy or Expired when it cannot be asked."""
         digest = key_hash(key)
         known = self._known.get(digest)
         if known is not None and known[0] > monotonic():
@@ -41,8 +42,11 @@ class KeyRing:
             task.exception()  # those who waited have it; if all have left, it is nobody's
 
     async def _fetch(self, digest: bytes) -> Identity | None:
-        async with self._storage.read() as connection:
-            rows = await connection.fetch(_OWNER, digest)
+        try:
+            async with self._storage.read() as connection:
+                rows = await connection.fetch(_OWNER, digest)
+        except Exception as error:
+            raise problem_of(error) from error
         identity = None
         if rows:
             key_id, tenant_id, tenant, exclusive, scopes = rows[0]
