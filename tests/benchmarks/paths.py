@@ -6,13 +6,13 @@ the rounds with its spread; every ratio is of the two runs of one round, for the
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -25,7 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from simulator.load import Load, Result, render, run_in_process
-from storage.embedded import Cluster, running
+from storage.embedded import Cluster, throwaway
 from storage.migrate import migrate
 from storage.tenancy import create_key, create_tenant
 from tests.benchmarks.variants import VARIANTS
@@ -84,7 +84,11 @@ async def prepare(url: str) -> list[str]:
 
 @contextmanager
 def served(name: str, url: str) -> Iterator[Server]:
-    settings = {"SLUICE_DATABASE_URL": url, "SLUICE_CONTROL_SHARE": "0", "SLUICE_CHANNELS": "on" if name == "channel" else "off"}
+    settings = {
+        "SLUICE_DATABASE_URL": url,
+        "SLUICE_CONTROL_SHARE": "0",
+        "SLUICE_CHANNELS": "on" if name == "channel" else "off",
+    }
     child = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.variants", name],
         stdout=subprocess.PIPE,
@@ -112,15 +116,18 @@ def requests_of(keys: Sequence[str], seed: int) -> list[bytes]:
     return [render("GET", f"/patients/p{number}", {"Authorization": f"Bearer {key}"}) for key, number in chosen]
 
 
-def cpu_s(*processes: psutil.Process) -> float:
-    total = 0.0
+def cpu_s(processes: Sequence[psutil.Process]) -> dict[int, float]:
+    """By process, since one that ends takes its count with it."""
+    found = {}
     for process in processes:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
+            found[process.pid] = times.user + times.system
+    return found
+
+
+def _spent(before: dict[int, float], after: dict[int, float]) -> float:
+    return sum(late - before[pid] for pid, late in after.items() if pid in before)
 
 
 def measure(server: Server, cluster: Cluster, tenants: int, connections: int, requests: list[bytes], seconds: float) -> Cell:
@@ -128,12 +135,12 @@ def measure(server: Server, cluster: Cluster, tenants: int, connections: int, re
     run_in_process(Load("127.0.0.1", server.port, connections=connections, seconds=0.2, warmup_s=0.0), requests[:500])
     postmaster = psutil.Process(cluster.pid)
     backends = postmaster.children()
-    before = cpu_s(server.process), cpu_s(*backends)
+    before = cpu_s([server.process]), cpu_s(backends)
     result: Result = run_in_process(load, requests)
-    after = cpu_s(server.process), cpu_s(*backends)
+    after = cpu_s([server.process]), cpu_s(backends)
     if set(result.statuses) != {200} or result.errors:
         raise SystemExit(f"{server.name}: {result.statuses}, {result.error_kinds}")
-    each = [(late - early) / result.requests * 1e6 for early, late in zip(before, after, strict=True)]
+    each = [_spent(early, late) / result.requests * 1e6 for early, late in zip(before, after, strict=True)]
     return Cell(
         server.name, tenants, connections, result.per_second, result.p50_ms, result.p99_ms, each[0], each[1], result.saturated
     )
@@ -142,8 +149,7 @@ def measure(server: Server, cluster: Cluster, tenants: int, connections: int, re
 def run(variants: Sequence[str], *, rounds: int, seconds: float, cells: Sequence[tuple[int, int]]) -> list[Cell]:
     found = []
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        cluster = stack.enter_context(running(Path(folder) / "postgres"))
+        cluster = stack.enter_context(throwaway({}))
         keys = asyncio.run(prepare(cluster.url))
         servers = [stack.enter_context(served(name, cluster.url)) for name in variants]
         for server in servers:
@@ -189,7 +195,17 @@ def ratio(cells: Sequence[Cell], one: str, other: str, figure: Callable[[Cell], 
 
 def table(cells: Sequence[Cell]) -> Table:
     shown = Table(title="medians (smallest – largest); CPU in µs a request")
-    for column in ("tenants", "connections", "variant", "requests/s", "p50 ms", "p99 ms", "server", "database", "server + database"):
+    for column in (
+        "tenants",
+        "connections",
+        "variant",
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+        "server",
+        "database",
+        "server + database",
+    ):
         shown.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
     for (tenants, connections, variant), group in _grouped(cells).items():
         figures = [

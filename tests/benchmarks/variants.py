@@ -49,7 +49,9 @@ def plain(config: Config) -> web.Application:
     """Our middlewares around what one writes first: asyncpg's Pool, one statement a request."""
 
     async def opened(app: web.Application) -> AsyncIterator[None]:
-        async with asyncpg.create_pool(config.database_url, min_size=config.pool_size - 6, max_size=config.pool_size - 6) as pool:
+        async with asyncpg.create_pool(
+            config.database_url, min_size=config.pool_size - 6, max_size=config.pool_size - 6
+        ) as pool:
             app[POOL] = pool
             yield
 
