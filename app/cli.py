@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import asyncpg
@@ -31,6 +32,7 @@ key_cli = typer.Typer(no_args_is_help=True, help="The keys that say who a tenant
 cli.add_typer(tenant_cli, name="tenant")
 cli.add_typer(key_cli, name="key")
 notices = Console(stderr=True, soft_wrap=True)
+Work = Callable[[asyncpg.Connection], Coroutine[Any, Any, Any]]
 Json = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 
 
@@ -52,8 +54,41 @@ def serve(
     """The API."""
     from app.serving import serve as run
 
-    given = {"SLUICE_HOST": host, "SLUICE_PORT": port}
-    run(_config({name: str(value) for name, value in given.items() if value is not None}), workers=workers)
+    run(_config(_given(host, port)), workers=workers)
+
+
+@cli.command()
+def demo(
+    host: Annotated[str | None, typer.Option(help="goes before SLUICE_HOST")] = None,
+    port: Annotated[int | None, typer.Option(help="goes before SLUICE_PORT")] = None,
+) -> None:
+    """Three tenants with generated data, one of them warm, and five requests to paste."""
+    from app.demo import demo as run
+
+    run(_config(_given(host, port)))
+
+
+@cli.command("import")
+def import_command(
+    tenant: Annotated[str, typer.Argument(help="whose data it is")],
+    paths: Annotated[
+        list[Path], typer.Argument(exists=True, help="NDJSON, single resources or Bundles, plain or gzip; files or folders")
+    ],
+    strict: Annotated[bool, typer.Option("--strict", help="put nothing in if anything is bad")] = False,
+) -> None:
+    """FHIR resources into a tenant; importing the same again changes nothing. Exit code 1 when a line was bad."""
+    from app.importing import import_with_bar, told
+
+    async def run(url: str) -> Any:
+        tenant_id = await _with_connection(url, lambda connection: tenancy.tenant_id_of(connection, tenant))
+        return await import_with_bar(url, tenant_id, paths, strict=strict, title=tenant)
+
+    with database(_config()) as config:
+        summary = asyncio.run(run(config.database_url))
+    for line in told(summary):
+        notices.print(line, highlight=False)
+    if summary.bad_lines:
+        raise typer.Exit(1)
 
 
 @cli.command("migrate")
@@ -123,19 +158,24 @@ def _config(over: dict[str, str] | None = None) -> Config:
     return Config.from_mapping({**os.environ, **(over or {})})
 
 
-def _on_database(work: Callable[[asyncpg.Connection], Coroutine[Any, Any, Any]]) -> Any:
-    """Runs `work` with one connection to the database, which is brought to this version first."""
+def _given(host: str | None, port: int | None) -> dict[str, str]:
+    given = {"SLUICE_HOST": host, "SLUICE_PORT": port}
+    return {name: str(value) for name, value in given.items() if value is not None}
 
-    async def connected(url: str) -> Any:
-        await migrate(url)
-        connection = await asyncpg.connect(url)
-        try:
-            return await work(connection)
-        finally:
-            await connection.close()
 
+def _on_database(work: Work) -> Any:
     with database(_config()) as config:
-        return asyncio.run(connected(config.database_url))
+        return asyncio.run(_with_connection(config.database_url, work))
+
+
+async def _with_connection(url: str, work: Work) -> Any:
+    """`work`, with one connection to the database, which is brought to this version first."""
+    await migrate(url)
+    connection = await asyncpg.connect(url)
+    try:
+        return await work(connection)
+    finally:
+        await connection.close()
 
 
 def _show(rows: list[dict[str, Any]], *, as_json: bool) -> None:

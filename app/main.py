@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from base.config import Config
-from handlers import health
+from handlers import health, warmup
 from handlers.cursors import Cursors
 from handlers.entity import entity
 from handlers.middleware import observing
@@ -18,12 +18,16 @@ from handlers.services import SERVICES, Services
 from metrics.accumulators import Snapshot
 from metrics.catalog import Metrics
 from metrics.loop_lag import watch_loop
-from storage import keys
+from storage import keys, warmth
 from storage.connections import API_SETTINGS, Lender, Storage
 from storage.keys import KeyRing
+from storage.listener import Listener
 from storage.statements import hot_statements
+from storage.warmth import CHANGED
 from tenants.deadlines import Deadlines
 from tenants.direct import DirectLine
+from tenants.dispatcher import SLOTS, Dispatcher
+from tenants.registry import TenantRegistry
 
 CONFIG: web.AppKey[Config] = web.AppKey("config", Config)
 Gather = Callable[[Metrics], Awaitable[Snapshot]]
@@ -43,6 +47,9 @@ def create_app(config: Config, *, entity_handler: Handler = entity, gather: Gath
     app.router.add_get("/health/live", health.live)
     app.router.add_get("/health/ready", health.ready)
     app.router.add_get("/metrics", health.metrics)
+    app.router.add_post("/warm-up", warmup.warm_up)
+    app.router.add_get("/warm-up", warmup.standing)
+    app.router.add_delete("/warm-up", warmup.cool_down)
     for route in OPERATION_OF:  # in the table's order: the seven before those that match any type
         app.router.add_get(route, entity_handler)
     return app
@@ -59,23 +66,22 @@ async def lifespan(app: web.Application) -> AsyncIterator[None]:
 async def open_services(config: Config, gather: Gather) -> AsyncIterator[Services]:
     metrics = Metrics()
     metrics.add_process()
-    settings = {**API_SETTINGS, "statement_timeout": str(max(int(config.deadline_s * 950), 50))}
-    lender = Lender(
-        "api",
-        config.database_url,
-        config.pool_size,
-        settings,
-        wait=metrics.pool_wait.child("api"),
-        hot=(*hot_statements(), *keys.HOT),
-    )
-    metrics.pool_connections.read = lambda: [(("api", state), number) for state, number in lender.counts().items()]
-    metrics.pool_busy.read = lambda: [(("api",), lender.busy_s)]
+    lender = _lender(config, metrics)
     storage, deadlines, stop = Storage(lender), Deadlines(), asyncio.Event()
+    dispatcher = Dispatcher(storage, metrics, total_max=config.queue_total)
+    registry = TenantRegistry(config, storage, dispatcher, deadlines, metrics)
+    direct = DirectLine(
+        storage, dispatcher, slots=config.pool_size - SLOTS - 1, tenant_max=config.queue_size, total_max=config.queue_total
+    )
+    listener = Listener(
+        config.database_url, CHANGED, changed=registry.follow, connected=registry.restore, own_backends=lender.backends
+    )
     await lender.open()
     try:
-        direct = DirectLine(storage, slots=config.pool_size - 6, tenant_max=config.queue_size, total_max=config.queue_total)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(watch_loop(metrics.loop_lag.child(), stop))
+            for loop in (watch_loop(metrics.loop_lag.child(), stop), dispatcher.run(), registry.run(), listener.run()):
+                tasks.create_task(loop)
+            await registry.restore()
             yield Services(
                 config=config,
                 metrics=metrics,
@@ -84,14 +90,29 @@ async def open_services(config: Config, gather: Gather) -> AsyncIterator[Service
                 cursors=Cursors(await _cursor_secret(config, storage)),
                 deadlines=deadlines,
                 direct=direct,
+                registry=registry,
                 gather=lambda: gather(metrics),
                 metrics_open=_is_loopback(config.host),
             )
-            stop.set()
+            # No request comes any more: whatever waits is answered, then the loops end, and the pool last of all.
             await direct.close()
+            await dispatcher.close()
+            registry.close()
+            listener.close()
+            stop.set()
     finally:
         deadlines.close()
         await lender.close()
+
+
+def _lender(config: Config, metrics: Metrics) -> Lender:
+    """The API's connections. A statement ends before its request's deadline does."""
+    settings = {**API_SETTINGS, "statement_timeout": str(max(int(config.deadline_s * 950), 50))}
+    hot = (*hot_statements(), *keys.HOT, *warmth.HOT)
+    lender = Lender("api", config.database_url, config.pool_size, settings, wait=metrics.pool_wait.child("api"), hot=hot)
+    metrics.pool_connections.read = lambda: [(("api", state), number) for state, number in lender.counts().items()]
+    metrics.pool_busy.read = lambda: [(("api",), lender.busy_s)]
+    return lender
 
 
 async def _cursor_secret(config: Config, storage: Storage) -> bytes:

@@ -18,15 +18,15 @@ async def entity(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     exchange = request[EXCHANGE]
     assert exchange.question is not None  # noqa: S101  # routing has put it there
-    for ask in exchange.asks:
-        services.submit(exchange.path, ask)
-        services.deadlines.watch(ask)
     try:
+        for ask in exchange.asks:
+            services.submit(exchange.actor, ask)
+            services.deadlines.watch(ask)
         rows = [await ask.future for ask in exchange.asks]
     finally:
         for ask in exchange.asks:
             services.deadlines.forget(ask)
-            ask.future.cancel()  # of a request that ended before all its answers came: nobody waits any more
+            ask.abandon()
     exchange.encoded_from = perf_counter()
     return _response(request, exchange.question.encode(rows))
 

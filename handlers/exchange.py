@@ -8,18 +8,31 @@ from base.identity import Identity
 from base.operations import Operation
 from handlers.questions import Question
 from storage.asks import Ask
+from tenants.actor import TenantActor
 
 
 class Exchange:
-    """`path` is channel, direct, or none for what is no entity; `arm` is treatment, control or none."""
+    """`actor` takes the asks on the channel path. `path` is channel, direct, or none for what is no entity; `arm` is treatment, control or none."""
 
-    __slots__ = ("arm", "asks", "encoded_from", "identity", "operation", "path", "question", "request_id", "started_at")
+    __slots__ = (
+        "actor",
+        "arm",
+        "asks",
+        "encoded_from",
+        "identity",
+        "operation",
+        "path",
+        "question",
+        "request_id",
+        "started_at",
+    )
 
     def __init__(self, request_id: str) -> None:
         self.started_at = perf_counter()
         self.request_id = request_id
         self.operation: Operation | None = None
         self.identity: Identity | None = None
+        self.actor: TenantActor | None = None
         self.path = "none"
         self.arm = "none"
         self.question: Question | None = None

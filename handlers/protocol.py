@@ -4,6 +4,7 @@ aiohttp has no public hook for it; the two private names used here are kept in t
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -48,15 +49,27 @@ class Runner(web.AppRunner):
         return server
 
 
-async def serve(app: web.Application, *, host: str, port: int, stop: asyncio.Event, **site: Any) -> None:
-    """Until `stop` is set; then what is being answered is finished first."""
+async def serve(
+    app: web.Application,
+    *,
+    host: str,
+    port: int,
+    stop: asyncio.Event,
+    ready: Callable[[web.Application], Awaitable[None]] | None = None,
+    reuse_port: bool | None = None,
+) -> None:
+    """Until `stop` is set; then what is being answered is finished first. `ready` is called when the port is open."""
     runner = runner_of(app)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=1024, **site).start()
+        await web.TCPSite(runner, host, port, backlog=1024, reuse_port=reuse_port).start()
+        log.info("server.started", host=host, port=runner.addresses[0][1])
+        if ready is not None:
+            await ready(app)
         await stop.wait()
     finally:
         await runner.cleanup()
+        log.info("server.stopped")
 
 
 def runner_of(app: web.Application) -> Runner:

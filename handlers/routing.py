@@ -3,18 +3,20 @@
 A middleware, so that it stands before every handler, entity or not. `ACCESS` says what each route asks of a key.
 """
 
+import random
 from functools import lru_cache
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from base.errors import Forbidden, NotAcceptable, Unauthenticated
+from base.errors import Conflict, Forbidden, Invalid, NotAcceptable, Unauthenticated
 from base.identity import Identity
 from base.operations import OPERATIONS, OTHERS, Operation
 from handlers.exchange import EXCHANGE, Exchange
 from handlers.questions import question_of
 from handlers.services import SERVICES, Services
 from storage.asks import Ask
+from tenants.actor import TenantActor
 
 OPERATION_OF: dict[str, Operation] = {route: operation for operation in (*OPERATIONS, *OTHERS) for route in operation.routes}
 
@@ -65,7 +67,8 @@ def _prepare(request: web.Request, services: Services, exchange: Exchange, opera
     tenant_id = identity.tenant_id or 0
     question = question_of(request, operation, tenant_id, services.config.base_url, services.cursors)
     exchange.question = question
-    exchange.path, exchange.arm = _path(request, services, operation, identity)
+    exchange.actor, exchange.arm = _actor(request, services, operation, identity)
+    exchange.path = "direct" if exchange.actor is None else "channel"
     exchange.asks = tuple(
         Ask(
             operation,
@@ -80,8 +83,29 @@ def _prepare(request: web.Request, services: Services, exchange: Exchange, opera
     )
 
 
-def _path(request: web.Request, services: Services, operation: Operation, identity: Identity) -> tuple[str, str]:
-    return "direct", "none"
+def _actor(
+    request: web.Request, services: Services, operation: Operation, identity: Identity
+) -> tuple[TenantActor | None, str]:
+    """The actor that takes the asks, None for direct; and the arm of the comparison: warm tenants' requests alone have one."""
+    actor = services.registry.actor_for(identity.tenant_id or 0, operation)
+    forced = request.headers.get("X-Sluice-Force")
+    if forced is not None:
+        return _forced(forced, actor, identity), "none"
+    if actor is None:
+        return None, "none"
+    if random.random() < services.config.control_share:
+        return None, "control"
+    return actor, "treatment"
+
+
+def _forced(path: str, actor: TenantActor | None, identity: Identity) -> TenantActor | None:
+    if "operate" not in identity.scopes:
+        raise Forbidden("X-Sluice-Force needs a key with the scope operate")
+    if path not in ("channel", "direct"):
+        raise Invalid("X-Sluice-Force takes channel or direct", expression="X-Sluice-Force")
+    if path == "channel" and actor is None:
+        raise Conflict("this tenant has no channel for this operation now; POST /warm-up makes it")
+    return actor if path == "channel" else None
 
 
 def _check_format(request: web.Request) -> None:

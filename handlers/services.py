@@ -12,8 +12,10 @@ from metrics.catalog import Metrics
 from storage.asks import Ask
 from storage.connections import Storage
 from storage.keys import KeyRing
+from tenants.actor import TenantActor
 from tenants.deadlines import Deadlines
 from tenants.direct import DirectLine
+from tenants.registry import TenantRegistry
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,16 @@ class Services:
     cursors: Cursors
     deadlines: Deadlines
     direct: DirectLine
+    registry: TenantRegistry
     gather: Callable[[], Awaitable[Snapshot]]
     metrics_open: bool
 
-    def submit(self, path: str, ask: Ask) -> None:
+    def submit(self, actor: TenantActor | None, ask: Ask) -> None:
         """Raises TenantBusy or ServerBusy: a full channel never spills to direct, nor the other way."""
-        self.direct.submit(ask)
+        if actor is None:
+            self.direct.submit(ask)
+        else:
+            self.registry.submit(actor, ask)
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

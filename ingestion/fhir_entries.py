@@ -32,8 +32,11 @@ class _Request(msgspec.Struct):
 
 class _RawEntry(msgspec.Struct):
     fullUrl: str = ""  # noqa: N815
-    resource: msgspec.Raw | None = None
+    resource: msgspec.Raw = msgspec.Raw()
     request: _Request | None = None
+
+    def has_resource(self) -> bool:
+        return memoryview(self.resource).nbytes > 0
 
 
 class _RawBundle(msgspec.Struct):
@@ -129,13 +132,13 @@ def _told(number: int, raw: msgspec.Raw) -> Entry:
         if condition is None and own != resource_id:
             raise Invalid("request.url and the resource differ in id")
         resource_id = own
-    return Entry(number, method, kind, resource_id, bytes(entry.resource or b""), _urn(entry.fullUrl), condition, identity)
+    return Entry(number, method, kind, resource_id, bytes(entry.resource), _urn(entry.fullUrl), condition, identity)
 
 
 def _plain(number: int, raw: msgspec.Raw) -> Entry | None:
     """An entry that is a resource; a history's may be its deletion."""
     entry = _decoded(raw)
-    if entry.resource is None and entry.request is not None and entry.request.method == "DELETE":
+    if not entry.has_resource() and entry.request is not None and entry.request.method == "DELETE":
         kind, resource_id, _ = _target(entry.request)
         return Entry(number, "DELETE", kind, resource_id, b"", "", None, Identity())
     identity = _identity_of(entry)
@@ -144,7 +147,7 @@ def _plain(number: int, raw: msgspec.Raw) -> Entry | None:
     kind, own, link = str(identity.resourceType), _own_id(identity), _urn(entry.fullUrl)
     if own is None and not link:
         raise Invalid("id is missing", expression="id")
-    return Entry(number, "PUT", kind, own, bytes(entry.resource or b""), link, None, identity)
+    return Entry(number, "PUT", kind, own, bytes(entry.resource), link, None, identity)
 
 
 def _decoded(raw: msgspec.Raw) -> _RawEntry:
@@ -155,7 +158,7 @@ def _decoded(raw: msgspec.Raw) -> _RawEntry:
 
 
 def _identity_of(entry: _RawEntry) -> Identity:
-    if entry.resource is None:
+    if not entry.has_resource():
         raise Invalid("has no resource")
     try:
         return _identity(entry.resource)

@@ -17,6 +17,8 @@ from ingestion.fhir_files import BadLine, Document, Source, find_files
 from r4.resource import Resource, split
 from storage.resources import Counts, refresh_statistics
 
+_SETTINGS = {"role": "sluice_ingest", "plan_cache_mode": "force_custom_plan"}  # tables grow under a kept plan
+
 _Waiting = dict[Path, dict[int, list[Problem]]]
 
 
@@ -57,7 +59,7 @@ async def import_paths(
     """Imports what `paths` hold; `report` is told of every bad line, and the rest goes in, or with `strict` nothing."""
     started = time.monotonic()
     files = list(find_files(paths))
-    connection = await asyncpg.connect(url, server_settings={"role": "sluice_ingest", "jit": "off"})
+    connection = await asyncpg.connect(url, server_settings=_SETTINGS)
     try:
         run = _Run(connection, tenant_id, files, progress, report)
         whole: AbstractAsyncContextManager[Any] = connection.transaction() if strict else nullcontext()

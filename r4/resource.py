@@ -84,7 +84,7 @@ def _checked_id(value: Any) -> str:
 
 
 def _decoded(raw: bytes) -> tuple[dict[str, msgspec.Raw], dict[str, Any]]:
-    """The members' bytes by name, and all of it decoded: only the latter looks into strings and deep nesting."""
+    """The members' bytes by name, and all of it decoded: only the latter looks whether strings are UTF-8."""
     try:
         members = _members(raw)
         document = _document_of(raw)
@@ -102,13 +102,12 @@ def _decoded(raw: bytes) -> tuple[dict[str, msgspec.Raw], dict[str, Any]]:
 
 
 def _document_of(raw: bytes) -> Any:
+    """Of what `_members` has taken, which has looked for lone surrogates already."""
     try:
         return _document(raw)
     except msgspec.ValidationError:
         # A number that no machine number holds. Nothing indexes numbers, so they may be text here.
-        document = json.loads(raw.decode(), parse_int=str, parse_float=str)
-        json.dumps(document, ensure_ascii=False).encode()  # unlike msgspec, json lets lone surrogates pass
-        return document
+        return json.loads(raw.decode(), parse_int=str, parse_float=str)
 
 
 def _tail(members: dict[str, msgspec.Raw]) -> bytes:

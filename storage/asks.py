@@ -50,20 +50,32 @@ class Ask:
         """Whether anybody still wants the answer: its client may have left, its deadline passed."""
         return not self.future.done()
 
+    @property
+    def rows(self) -> Rows:
+        """The answer; nothing when it was an error, or nobody waited for it."""
+        future = self.future
+        return future.result() if future.done() and not future.cancelled() and future.exception() is None else []
+
     def fail(self, error: BaseException) -> None:
         if not self.future.done():
             self.future.set_exception(error)
 
+    def abandon(self) -> None:
+        """Nobody waits any more: an error that is there already is nobody's, and must not be logged as forgotten."""
+        if not self.future.cancel() and not self.future.cancelled():
+            self.future.exception()
 
-async def settle(storage: Storage, asks: Sequence[Ask]) -> None:
+
+async def settle(storage: Storage, asks: Sequence[Ask]) -> BaseException | None:
     """Answers asks of one statement, each through its future, with one statement; never raises but CancelledError.
+
+    Returns what it failed with, if it did.
 
     A statement that fails for one ask's data is tried on each half, until the culprit stands alone. One that fails because
     the connection or the server went away is tried once more in the time left.
     """
     groups = _equal_together(asks)
-    if groups:
-        await _settle(storage, list(groups.values()))
+    return await _settle(storage, list(groups.values())) if groups else None
 
 
 def _equal_together(asks: Sequence[Ask]) -> dict[tuple[Any, ...], list[Ask]]:
@@ -74,17 +86,17 @@ def _equal_together(asks: Sequence[Ask]) -> dict[tuple[Any, ...], list[Ask]]:
     return groups
 
 
-async def _settle(storage: Storage, groups: list[list[Ask]]) -> None:
+async def _settle(storage: Storage, groups: list[list[Ask]]) -> BaseException | None:
     try:
         answers = await _fetch_twice(storage, groups)
     except Exception as error:  # noqa: BLE001  # whatever it was, those who wait are told
         if is_data(error) and len(groups) > 1:
             middle = len(groups) // 2
-            await _settle(storage, groups[:middle])
-            await _settle(storage, groups[middle:])
-            return
-        _fail(groups, problem_of(error))
-        return
+            first = await _settle(storage, groups[:middle])
+            return await _settle(storage, groups[middle:]) or first
+        problem = problem_of(error)
+        _fail(groups, problem)
+        return problem
     now = perf_counter()
     for group, rows in zip(groups, answers, strict=True):
         for ask in group:
@@ -92,6 +104,7 @@ async def _settle(storage: Storage, groups: list[list[Ask]]) -> None:
             ask.shared = ask is not group[0]
             if not ask.future.done():
                 ask.future.set_result(rows)
+    return None
 
 
 def _fail(groups: list[list[Ask]], error: BaseException) -> None:

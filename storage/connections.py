@@ -45,10 +45,11 @@ API_SETTINGS = {
 class Connection:
     """A connection and the statements prepared on it."""
 
-    __slots__ = ("lent_at", "raw", "statements")
+    __slots__ = ("backend", "lent_at", "raw", "statements")
 
     def __init__(self, raw: asyncpg.Connection) -> None:
         self.raw = raw
+        self.backend: int = raw.get_server_pid()
         self.statements: dict[str, Any] = {}
         self.lent_at = 0.0
 
@@ -112,6 +113,10 @@ class Lender:
         """Connections by state."""
         free = len(self._free)
         return {"idle": free, "busy": len(self._all) - free, "missing": self.size - len(self._all)}
+
+    def backends(self) -> set[int]:
+        """The server's process numbers of our connections."""
+        return {connection.backend for connection in self._all}
 
     def lend(self, patience_s: float = 10.0) -> "Loan":
         """`async with lender.lend() as connection`. Raises ServerBusy when none comes free in time."""

@@ -9,6 +9,7 @@ command adopts it. In the data folder: `pgdata`, `password`, `postgres.log` and 
 import fcntl
 import io
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from storage.embedded_account import GATE, EmbeddedError, explained, locked, ope
 from storage.embedded_folder import Folder
 from storage.embedded_postmaster import Postmaster
 
-__all__ = ["THROWAWAY", "Cluster", "EmbeddedError", "running"]
+__all__ = ["THROWAWAY", "Cluster", "EmbeddedError", "running", "throwaway"]
 
 # Settings for data that nobody will miss: tests and benchmarks.
 THROWAWAY = MappingProxyType(
@@ -54,6 +55,14 @@ def running(data_dir: Path, settings: Mapping[str, str] = NOTHING) -> Iterator[C
             # A forked child that unwinds this far must not leave in the name of its parent.
             if os.getpid() == joined_by:
                 _leave(postmaster, users)
+
+
+@contextmanager
+def throwaway(settings: Mapping[str, str] = THROWAWAY) -> Iterator[Cluster]:
+    """A server of one's own that is gone afterwards with its folder: the tests'."""
+    # A folder of its own in an open place: pytest's are closed to the account that runs PostgreSQL for root.
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder, running(Path(folder), settings) as cluster:
+        yield cluster
 
 
 def _open(data_dir: Path) -> tuple[Postmaster, io.FileIO]:

@@ -15,6 +15,7 @@ from storage.embedded_account import EmbeddedError, explained
 from storage.embedded_folder import Folder
 
 SILENCE_LIMIT_S = 60.0
+RECOVERY_LIMIT_S = 900.0
 STOP_LIMIT_S = 60.0
 POLL_S = 0.005
 
@@ -139,14 +140,16 @@ class Postmaster:
     def _wait_until_ready(self, pid: int) -> Status | None:
         """The status when ready; None if the server died, or gave no sign of life for a minute.
 
-        Recovery after a crash may take longer, and then a line of the log every ten seconds says how far it is.
+        Recovery after a crash may take longer, and then a line of the log every ten seconds says how far it is; but
+        one that crashes again and again, as on a full disk, writes its lines too.
         """
+        last_call = time.monotonic() + RECOVERY_LIMIT_S
         size, deadline = -1, 0.0
         while _alive(pid):
             if (status := self._status()) and status.pid == pid and status.word == "ready":
                 return status
             if (now_size := self.folder.log.stat().st_size) != size:
-                size, deadline = now_size, time.monotonic() + SILENCE_LIMIT_S
+                size, deadline = now_size, min(time.monotonic() + SILENCE_LIMIT_S, last_call)
             if time.monotonic() > deadline:
                 return None
             time.sleep(POLL_S)

@@ -126,7 +126,7 @@ def _staged(batch: Batch) -> list[tuple[Key, Resource | None]]:
     staged.update(dict.fromkeys(batch.deletes))
     if len(staged) < len(batch.resources) + len(batch.deletes):
         raise ValueError("a type and id stands in the batch twice")
-    return sorted(staged.items(), key=lambda item: item[0])
+    return list(staged.items())
 
 
 async def _stage(connection: asyncpg.Connection, staged: list[tuple[Key, Resource | None]]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from base.operations import Kind, Operation
 from r4.parameters import parameters_of
 from r4.search import Criterion, Search
 from storage.queries import load
@@ -18,12 +19,13 @@ FIRST = (-(2**63), "")
 """What (rank, id) is above of: the beginning of every list."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Statement:
     """`plain` takes tenant and values; `batch` takes a list of each. Rows begin with the ask's number (from 1) and the *table's* tenant.
 
     `bounded`: its work for one ask is bounded by an index and LIMIT, so it may share a statement with others.
     `reads_one`: a row answers an ask only when its id too is the one asked for, the ask's first value.
+    `pages`: the ask's last value says how many rows it brings at most.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Statement:
     batch: str
     bounded: bool
     reads_one: bool = False
+    pages: bool = False
 
 
 @lru_cache(maxsize=512)
@@ -53,7 +56,13 @@ def review_statement() -> Statement:
 
 
 def _statement(
-    name: str, types: dict[str, str], text: Callable[[dict[str, str]], str], *, bounded: bool, reads_one: bool = False
+    name: str,
+    types: dict[str, str],
+    text: Callable[[dict[str, str]], str],
+    *,
+    bounded: bool,
+    reads_one: bool = False,
+    pages: bool = False,
 ) -> Statement:
     """Both texts of one template. `types`: the SQL type of each value, by its name in the template."""
     columns = {"tenant": "int", **types}
@@ -67,6 +76,7 @@ def _statement(
         f"CROSS JOIN LATERAL ({text(batch)}) found",
         bounded,
         reads_one,
+        pages,
     )
 
 
@@ -138,7 +148,9 @@ def _bounded(shape: Shape) -> bool:
 @lru_cache(maxsize=1024)
 def _list_statement(type_name: str, shape: Shape) -> Statement:
     types = {**_value_types(shape), "rank": "bigint", "after": "text", "rows": "int"}
-    return _statement(f"list {type_name} {shape}", types, lambda at: _page(type_name, shape, at), bounded=_bounded(shape))
+    return _statement(
+        f"list {type_name} {shape}", types, lambda at: _page(type_name, shape, at), bounded=_bounded(shape), pages=True
+    )
 
 
 def _value_types(shape: Shape) -> dict[str, str]:
@@ -292,3 +304,13 @@ def hot_statements() -> tuple[str, ...]:
     for type_name in ("Encounter", "Patient", "Practitioner"):
         statements += [read_statement(type_name), _list_statement(type_name, ())]
     return tuple(text for statement in statements for text in (statement.plain, statement.batch))
+
+
+def probe_of(operation: Operation) -> tuple[Statement, tuple[Any, ...]]:
+    """The operation's hot statement, for something that no tenant has: an id of 65 characters is none."""
+    nothing = "-" * 65
+    if operation.kind is Kind.REVIEW:
+        return review_statement(), (nothing, -1, "", "", 1)
+    if operation.kind is Kind.READ:
+        return read_statement(str(operation.type)), (nothing,)
+    return _list_statement(str(operation.type), ()), (*FIRST, 1)

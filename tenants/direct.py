@@ -8,16 +8,18 @@ import asyncio
 from collections import OrderedDict, deque
 from time import perf_counter
 
-from base.errors import ServerBusy, TenantBusy
+from base.errors import Mismatch, ServerBusy, TenantBusy
 from storage.asks import Ask, settle
 from storage.connections import Storage
+from tenants.dispatcher import Dispatcher
 
 
 class DirectLine:
     """At most `slots` statements at once; at most `tenant_max` waiting of one tenant, and `total_max` in all."""
 
-    def __init__(self, storage: Storage, *, slots: int, tenant_max: int, total_max: int) -> None:
+    def __init__(self, storage: Storage, dispatcher: Dispatcher, *, slots: int, tenant_max: int, total_max: int) -> None:
         self._storage = storage
+        self._dispatcher = dispatcher
         self._slots = slots
         self._tenant_max = tenant_max
         self._total_max = total_max
@@ -51,9 +53,13 @@ class DirectLine:
 
     def _start(self, ask: Ask) -> None:
         ask.taken_at = perf_counter()
-        task = asyncio.get_running_loop().create_task(settle(self._storage, (ask,)))
+        task = asyncio.get_running_loop().create_task(self._answer(ask))
         self._running.add(task)
         task.add_done_callback(self._finished)
+
+    async def _answer(self, ask: Ask) -> None:
+        if isinstance(await settle(self._storage, (ask,)), Mismatch):
+            self._dispatcher.distrust(ask.operation.name)
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from storage.embedded import THROWAWAY, Cluster, running
+from storage.embedded import Cluster, throwaway
 from storage.migrate import migrate
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -31,8 +31,8 @@ async def make_database(cluster: Cluster, name: str, template: str = "template1"
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running(tmp_path_factory.mktemp("postgres"), THROWAWAY) as cluster:
+def cluster() -> Iterator[Cluster]:
+    with throwaway() as cluster:
         yield cluster
 
 

@@ -84,3 +84,14 @@ async def rows_of(url: str, table: str, columns: str) -> list[tuple[Any, ...]]:
     """All rows of one of fhir's tables, sorted."""
     async with connected(url) as connection:
         return sorted(tuple(row) for row in await connection.fetch(f"SELECT {columns} FROM fhir.{table}"))
+
+
+async def refuse(url: str, resource_id: str) -> None:
+    """Has the database refuse one resource, as it would for data that it cannot keep."""
+    async with connected(url, role="") as connection:
+        await connection.execute(f"""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'planted' USING ERRCODE = '22P05'; END $$;
+            CREATE TRIGGER refuse BEFORE INSERT ON fhir.resource_patient FOR EACH ROW
+                WHEN (NEW.id = '{resource_id}') EXECUTE FUNCTION refuse()
+        """)

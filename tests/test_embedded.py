@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from storage import embedded_account
-from storage.embedded import THROWAWAY, EmbeddedError, running
+from storage.embedded import THROWAWAY, EmbeddedError, running, throwaway
 
 HOUSE = Path(__file__).parents[1]
 AS_ROOT = os.geteuid() == 0
@@ -173,6 +173,15 @@ async def test_nobody_gets_in_without_the_password(folder: Path) -> None:
         assert modes == [0o700, 0o700, 0o600]
 
 
+def test_throwaway_leaves_nothing() -> None:
+    """A throwaway server's folder goes with it."""
+    with throwaway() as cluster:
+        assert runs(cluster.pid)
+        assert cluster.data_dir.exists()
+    assert not runs(cluster.pid)
+    assert not cluster.data_dir.exists()
+
+
 async def test_the_last_one_out_stops_it(user: Callable[..., User]) -> None:
     """A second process joins the first one's server and keeps it when the first leaves; when it leaves too, it stops."""
     first = user().joins()
@@ -257,11 +266,14 @@ def test_a_stale_number_is_no_server(folder: Path, user: Callable[..., User]) ->
     """A postmaster.pid whose number now is another process's, or that is empty, is cleared away; that process stays."""
     user().joins().leaves()
     path = folder / "pgdata" / "postmaster.pid"
-    for text in (f"{os.getpid()}\n{folder / 'pgdata'}\n1\n5432\n\n127.0.0.1\n1 1\nready\n", ""):
-        path.write_text(text)
-        again = user().joins()
-        assert again.server != os.getpid()
-        assert again.leaves() == 0
+    with subprocess.Popen(["sleep", "1000"]) as namesake:
+        for text in (f"{namesake.pid}\n{folder / 'pgdata'}\n1\n5432\n\n127.0.0.1\n1 1\nready\n", ""):
+            path.write_text(text)
+            again = user().joins()
+            assert again.server != namesake.pid
+            assert again.leaves() == 0
+        assert namesake.poll() is None
+        namesake.kill()
 
 
 async def test_ctrl_c_in_one_terminal(user: Callable[..., User]) -> None:

@@ -242,7 +242,10 @@ async def test_server_that_comes_back(rate: float | None) -> None:
     assert second.connections == 4
     assert len(second.seen) > 50
     cut = result.error_kinds.get("closed", 0)
-    assert result.requests + cut == pytest.approx(400 if rate else len(first.seen) + len(second.seen), abs=4)
+    if rate:
+        assert result.requests + cut == pytest.approx(400, abs=1)
+    else:
+        assert result.requests + cut == pytest.approx(len(first.seen) + len(second.seen), abs=4)
 
 
 async def test_silence_is_an_error() -> None:
@@ -299,7 +302,7 @@ async def stalled(rate: float | None) -> Result:
 async def test_a_stall_shows_in_the_open_loop_only() -> None:
     """A server that stalls 200 ms every 2 s shows a p99 near 200 ms, which the closed loop does not see."""
     opened, closed = await asyncio.gather(stalled(300.0), stalled(None))
-    assert 150 < opened.p99_ms < 215
+    assert 150 < opened.p99_ms < 250
     assert opened.p50_ms < 50
     assert closed.p99_ms < 50
     assert closed.max_ms > 150
@@ -322,7 +325,7 @@ async def test_latency_counts_from_when_a_request_was_due() -> None:
     assert opened.max_ms > 950
     assert opened.p50_ms == pytest.approx(opened.max_ms / 2, rel=0.2)
     assert opened.late_p99_ms < 100
-    assert closed.p99_ms < 50
+    assert closed.p99_ms < opened.p50_ms / 2
 
 
 async def test_what_cannot_be_sent_is_dropped() -> None:
@@ -391,7 +394,7 @@ async def test_lateness_is_the_generators_own() -> None:
 
     async with serving(answer(OK)) as server:
         result = await run(load(server, rate=100.0), dawdling)
-    assert result.late_p99_ms > 50
+    assert result.late_p99_ms > 15
 
 
 async def test_a_failed_process_says_why() -> None:

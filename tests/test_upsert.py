@@ -111,10 +111,25 @@ async def test_twice_in_a_batch(database: str) -> None:
 async def test_several_batches_in_one_transaction(database: str) -> None:
     """Each batch of a transaction is staged anew."""
     tenant_id = await make_tenant(database)
+    old, new = made("Patient", "a"), made("Patient", "a", active=True)
     async with connected(database) as connection, connection.transaction():
-        assert told(await upsert(connection, tenant_id, Batch([made("Patient", "a")]), NOW)) == (1, 0, 0, 0)
-        assert told(await upsert(connection, tenant_id, Batch([made("Patient", "b")]), NOW)) == (1, 0, 0, 0)
-        assert told(await upsert(connection, tenant_id, Batch([made("Patient", "a", active=True)]), NOW)) == (0, 1, 0, 0)
+        assert told(await upsert(connection, tenant_id, Batch([old, made("Patient", "b")]), NOW)) == (2, 0, 0, 0)
+        assert told(await upsert(connection, tenant_id, Batch([made("Patient", "c"), new]), NOW)) == (1, 1, 0, 0)
+        assert told(await upsert(connection, tenant_id, Batch([], [("Patient", "b")]), NOW)) == (0, 0, 0, 1)
+    kept = await stored(database, tenant_id)
+    assert sorted(kept) == ["Patient/a", "Patient/c"]
+    assert kept["Patient/a"] == (2, stamp("Patient", "a", 2, NOW, new.tail))
+
+
+async def test_plans_are_not_kept(database: str) -> None:
+    """No batch runs by a plan that was made when the tables were small, and the caller's settings stay as they were."""
+    tenant_id = await make_tenant(database)
+    async with connected(database) as connection:
+        for number in range(10):
+            await put(connection, tenant_id, Batch([made("Patient", "a", gender=str(number))]))
+        kept = await connection.fetch("SELECT statement FROM pg_prepared_statements WHERE generic_plans > 0")
+        assert [row["statement"] for row in kept if "fhir." in row["statement"]] == []
+        assert await connection.fetchval("SHOW plan_cache_mode") == "auto"
 
 
 async def test_counts_by_type(database: str) -> None:
@@ -166,7 +181,7 @@ async def _write_at_random(url: str, tenant_id: int, seed: int, rounds: int) -> 
     choose = random.Random(seed)
     async with connected(url) as connection:
         for round_number in range(rounds):
-            ids = choose.sample(range(60), 30)
+            ids = choose.sample(range(round_number * 10, round_number * 10 + 60), 30)  # some new in every round
             resources = [made("Patient", f"p{n}", gender=f"{seed}-{round_number}") for n in ids[:24]]
             choose.shuffle(resources)
             await put(connection, tenant_id, Batch(resources, [("Patient", f"p{n}") for n in ids[24:]]))

@@ -1,4 +1,7 @@
--- stage_make: where a batch waits for the upsert; n is a resource's place in the batch, which is in order of type and id
+-- stage_make: where a batch waits for the upsert; n is its place in the batch
+-- Plans are made anew for each batch of a transaction: one kept from when a partition was empty would scan it ever after.
+SET LOCAL plan_cache_mode = force_custom_plan;
+SET LOCAL jit = off;
 CREATE TEMP TABLE IF NOT EXISTS sluice_stage (
     n int NOT NULL, type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, rank bigint NOT NULL,
     deleted boolean NOT NULL, sha256 bytea NOT NULL, tail bytea NOT NULL
@@ -24,12 +27,12 @@ ON CONFLICT DO NOTHING
 RETURNING type, id;
 
 -- resources_lock: the staged that differ from what is kept, which is locked in order of type and id. $1 tenant_id
+-- What is deleted has an empty hash, and so differs from all else.
 SELECT s.n
 FROM (SELECT * FROM sluice_stage ORDER BY type, id OFFSET 0) s
 CROSS JOIN LATERAL (
     SELECT r.version FROM fhir.resource r
-    WHERE r.tenant_id = $1 AND r.type = s.type AND r.id = s.id
-        AND (r.deleted <> s.deleted OR r.sha256 <> s.sha256)
+    WHERE r.tenant_id = $1 AND r.type = s.type AND r.id = s.id AND r.sha256 <> s.sha256
     LIMIT 1
     FOR NO KEY UPDATE
 ) r;

@@ -1,0 +1,104 @@
+"""`sluice demo`: three tenants with generated data, one of them warm, and five requests to paste."""
+
+import asyncio
+import json
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import asyncpg
+from aiohttp import web
+from rich.console import Console
+
+from app.database import database
+from app.importing import import_with_bar
+from app.serving import serve
+from base.config import Config
+from base.identity import key_hash
+from handlers.services import SERVICES
+from simulator.people import resources
+from storage.migrate import migrate
+from storage.tenancy import create_key, create_tenant, list_tenants
+from tenants.actor import Tenant
+
+TENANTS = {"harbour-hospital": 1, "oasis-clinics": 2, "palm-polyclinic": 3}
+"""Names, and the seed of each one's people."""
+
+WARM = "harbour-hospital"
+_SIZE = {"patients": 600, "practitioners": 40, "encounters": 1500}
+_SCOPES = ("read", "warm", "report", "operate")
+notices = Console(stderr=True, soft_wrap=True)
+
+
+def demo(given: Config) -> None:
+    """Prepares what is missing, then serves; a second demo of the same data folder finds everything there."""
+    with database(given) as config:
+        keys = asyncio.run(_prepare(config))
+
+        async def ready(app: web.Application) -> None:
+            services = app[SERVICES]
+            async with services.storage.read() as connection:
+                rows = await connection.fetch("SELECT tenant_id FROM ops.tenant WHERE name = $1", WARM)
+            await services.registry.warm_up(Tenant(rows[0][0], WARM, exclusive=False))
+            print(_welcome(config.base_url, keys), flush=True)
+
+        serve(config, ready=ready)
+
+
+async def _prepare(config: Config) -> dict[str, str]:
+    await migrate(config.database_url)
+    connection = await asyncpg.connect(config.database_url)
+    try:
+        there = {row["name"]: row["tenant_id"] for row in await list_tenants(connection)}
+        for name, seed in TENANTS.items():
+            tenant_id = there.get(name) or await create_tenant(connection, name)
+            if not await connection.fetchval("SELECT EXISTS (SELECT FROM fhir.resource WHERE tenant_id = $1)", tenant_id):
+                await _fill(config.database_url, tenant_id, name, seed)
+        return await _keys(connection, config.data_dir / "demo-keys.json")
+    finally:
+        await connection.close()
+
+
+async def _fill(url: str, tenant_id: int, name: str, seed: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.ndjson"
+        with path.open("wb") as file:
+            file.writelines(line + b"\n" for line in resources(seed, **_SIZE, today=datetime.now(UTC).date()))
+        await import_with_bar(url, tenant_id, [path], strict=True, title=name)
+
+
+async def _keys(connection: asyncpg.Connection, path: Path) -> dict[str, str]:
+    """Kept in a file that only its owner reads, so that what was pasted yesterday works today: these are a demo's keys."""
+    known: dict[str, str] = {}
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+    for name in TENANTS:
+        if name not in known or not await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM ops.key_owner($1) WHERE tenant = $2)", key_hash(known[name]), name
+        ):
+            known[name] = await create_key(connection, name, _SCOPES)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(known, file)
+    return known
+
+
+def _welcome(base_url: str, keys: dict[str, str]) -> str:
+    warm, cold = keys[WARM], keys["oasis-clinics"]
+    requests = [
+        ("a patient, through the warm tenant's channel", f"-i -H 'Authorization: Bearer {warm}' {base_url}/patients/pat-1-1"),
+        (
+            "the same, forced to go direct",
+            f"-i -H 'Authorization: Bearer {warm}' -H 'X-Sluice-Force: direct' {base_url}/patients/pat-1-1",
+        ),
+        ("a search", f"-H 'Authorization: Bearer {warm}' '{base_url}/encounters?patient=pat-1-1&_count=2'"),
+        ("a review: an encounter with all around it", f"-H 'Authorization: Bearer {warm}' {base_url}/reviews/enc-1-1"),
+        ("warm up a cold tenant", f"-X POST -H 'Authorization: Bearer {cold}' {base_url}/warm-up"),
+    ]
+    tenants = "\n".join(f"  {name:<18}{'warm' if name == WARM else 'cold':<6}{key}" for name, key in keys.items())
+    lines = "\n".join(f"# {title}\ncurl -s {request}" for title, request in requests)
+    return (
+        f"\nSluice is up at {base_url}. Tenants and their keys:\n\n{tenants}\n\n"
+        f"FHIR base {base_url}/fhir    metrics {base_url}/metrics    stop with Ctrl-C\n\nTo paste:\n\n{lines}\n"
+    )
