@@ -96,7 +96,7 @@ async def open_services(config: Config, gather: Gather) -> AsyncIterator[Service
             )
             # No request comes any more: whatever waits is answered, then the loops end, and the pool last of all.
             await direct.close()
-            await dispatcher.close()
+            dispatcher.close()
             registry.close()
             listener.close()
             stop.set()

@@ -75,15 +75,17 @@ async def settle(storage: Storage, asks: Sequence[Ask]) -> BaseException | None:
     the connection or the server went away is tried once more in the time left.
     """
     groups = _equal_together(asks)
-    return await _settle(storage, list(groups.values())) if groups else None
+    return await _settle(storage, groups) if groups else None
 
 
-def _equal_together(asks: Sequence[Ask]) -> dict[tuple[Any, ...], list[Ask]]:
+def _equal_together(asks: Sequence[Ask]) -> list[list[Ask]]:
+    if len(asks) == 1:
+        return [[asks[0]]] if asks[0].waiting else []
     groups: dict[tuple[Any, ...], list[Ask]] = {}
     for ask in asks:
         if ask.waiting:
             groups.setdefault((ask.tenant_id, ask.values), []).append(ask)
-    return groups
+    return list(groups.values())
 
 
 async def _settle(storage: Storage, groups: list[list[Ask]]) -> BaseException | None:

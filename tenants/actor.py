@@ -1,16 +1,14 @@
 """A tenant's actor: its channels, its phase and its counters. It has no task; the dispatcher takes from its queues."""
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 
 from base.errors import TenantBusy
-from base.operations import OPERATIONS, Kind
 from metrics.accumulators import Count
 from storage.asks import Ask
 from tenants.phase import NEXT, Event, Phase
-
-OF_KIND: dict[Kind, tuple[str, ...]] = {kind: tuple(o.name for o in OPERATIONS if o.kind is kind) for kind in Kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +22,8 @@ class TenantActor:
     """`cools_at` and `last_request_at` are of the event loop's clock; `open` counts what came in and is not settled yet."""
 
     __slots__ = (
-        "_size", "channels", "cools_at", "deficit", "generation", "last_request_at", "messages", "open", "phase", "ready",
-        "tenant", "warm_until", "warmed_at",
+        "_size", "_turns", "channels", "cools_at", "deficit", "generation", "last_request_at", "messages", "open", "phase", "tenant",
+        "warm_until", "warmed_at",
     )  # fmt: skip
 
     def __init__(self, tenant: Tenant, queue_size: int) -> None:
@@ -34,43 +32,53 @@ class TenantActor:
         self.generation = 0
         self.channels: dict[str, asyncio.Queue[Ask]] = {}
         self.messages: dict[str, Count] = {}
-        self.deficit: dict[Kind, float] = {}
-        self.ready: set[Kind] = set()
+        self.deficit: dict[str, float] = {}
         self.open = 0
         self.cools_at = 0.0
         self.last_request_at = 0.0
         self.warmed_at: datetime | None = None
         self.warm_until: datetime | None = None
         self._size = queue_size
+        self._turns: dict[str, deque[asyncio.Queue[Ask]]] = {}
 
     def happen(self, event: Event) -> None:
         """Raises KeyError for what cannot happen in this phase: that is a fault of ours."""
         self.phase = NEXT[self.phase, event]
 
-    def put(self, ask: Ask) -> None:
-        """Raises TenantBusy when the channel is full: it never waits."""
+    def put(self, ask: Ask, lane: str) -> bool:
+        """Whether it is the first to wait in this lane. Raises TenantBusy when the channel is full: it never waits."""
         name = ask.operation.name
         queue = self.channels.get(name)
         if queue is None:
             queue = self.channels[name] = asyncio.Queue(self._size)
+        was_empty = queue.empty()
         try:
             queue.put_nowait(ask)
         except asyncio.QueueFull:
             raise TenantBusy(f"{self.tenant.name} has {self._size} requests waiting in {name}") from None
         self.open += 1
+        if not was_empty:
+            return False
+        turns = self._turns.get(lane)
+        if turns is None:
+            turns = self._turns[lane] = deque()
+        turns.append(queue)
+        return len(turns) == 1
 
-    def take(self, kind: Kind) -> Ask | None:
-        """The next ask of this kind; the longest of its operations' queues goes first."""
-        first: asyncio.Queue[Ask] | None = None
-        for name in OF_KIND[kind]:
-            queue = self.channels.get(name)
-            if queue is not None and not queue.empty() and (first is None or queue.qsize() > first.qsize()):
-                first = queue
-        return None if first is None else first.get_nowait()
+    def take(self, lane: str) -> Ask | None:
+        """The next ask of this lane; its operations take turns."""
+        turns = self._turns[lane]
+        if not turns:
+            return None
+        queue = turns.popleft()
+        ask = queue.get_nowait()
+        if not queue.empty():
+            turns.append(queue)
+        return ask
+
+    def waits(self, lane: str) -> bool:
+        return bool(self._turns.get(lane))
 
     def depth(self, operation: str) -> int:
         queue = self.channels.get(operation)
         return 0 if queue is None else queue.qsize()
-
-    def waits(self, kind: Kind) -> bool:
-        return any(self.depth(name) for name in OF_KIND[kind])

@@ -44,14 +44,22 @@ LIMITS = {
 SLOTS = sum(limits.slots for limits in LIMITS.values())
 
 
+Batch = list[tuple[TenantActor, Ask]]
+
+
 @dataclass(slots=True)
 class _Lane:
-    """All of one kind. `taken`: batches that are formed and wait for a slot, by what may share a statement."""
+    """All of one kind. `taken`: batches that are formed, by what may share a statement; `idle`: slots at rest.
 
+    An actor stands in the ring exactly while something of its own waits in this lane.
+    """
+
+    name: str
     limits: Limits
-    free: int
     ring: deque[TenantActor] = field(default_factory=deque)
-    taken: dict[Hashable, list[tuple[TenantActor, Ask]]] = field(default_factory=dict)
+    taken: dict[Hashable, Batch] = field(default_factory=dict)
+    idle: list["asyncio.Future[None]"] = field(default_factory=list)
+    waking: bool = False
 
 
 class Dispatcher:
@@ -61,124 +69,127 @@ class Dispatcher:
         self.drained: Callable[[TenantActor], None] = lambda _actor: None
         self.broken: set[str] = set()
         self.waiting = 0
-        self.depth = dict.fromkeys((operation.name for operation in OPERATIONS), 0)
         self._storage = storage
         self._metrics = metrics
         self._total_max = total_max
         self._fair = fair
-        self._lanes = {kind: _Lane(limits, limits.slots) for kind, limits in LIMITS.items()}
-        self._row_bytes = dict.fromkeys(self.depth, 1000.0)
-        self._wake = asyncio.Event()
+        self._lanes = {kind: _Lane(kind.value, limits) for kind, limits in LIMITS.items()}
+        # By the operation's name: hashing an enum's member is Python code, and these are looked at for every ask.
+        self._lane_of = {operation.name: self._lanes[operation.kind] for operation in OPERATIONS}
+        self._sizes = {operation.name: metrics.batch_size.child(operation.name) for operation in OPERATIONS}
+        self._row_bytes = dict.fromkeys(self._lane_of, 1000.0)
         self._stopping = False
-        self._running: set[asyncio.Task[None]] = set()
 
     def submit(self, actor: TenantActor, ask: Ask) -> None:
         """Raises TenantBusy or ServerBusy; the answer comes through the ask's future."""
         if self.waiting >= self._total_max:
             raise ServerBusy("the server has as many requests waiting as it takes")
-        actor.put(ask)
+        lane = self._lane_of[ask.operation.name]
+        if actor.put(ask, lane.name):
+            lane.ring.append(actor)
         self.waiting += 1
-        self.depth[ask.operation.name] += 1
-        kind = ask.operation.kind
-        if kind not in actor.ready:
-            actor.ready.add(kind)
-            self._lanes[kind].ring.append(actor)
-        self._wake.set()
+        _wake(lane)
+
+    def waiting_actors(self) -> set[TenantActor]:
+        """Those with anything in a queue."""
+        return {actor for lane in self._lanes.values() for actor in lane.ring}
 
     async def run(self) -> None:
-        """Until `close`; a crash fails what had been taken, and it starts again."""
-        while not self._stopping:
+        """Until `close`. A slot is a task that answers batch after batch: an ask that finds one at rest is on its way at its next step."""
+        async with asyncio.TaskGroup() as slots:
+            for lane in self._lanes.values():
+                for _ in range(lane.limits.slots):
+                    slots.create_task(self._slot(lane))
+
+    def close(self) -> None:
+        """Call when no request comes any more: answers what waits, then ends `run`."""
+        self._stopping = True
+        for lane in self._lanes.values():
+            while lane.idle:
+                lane.idle.pop().set_result(None)
+
+    async def _slot(self, lane: _Lane) -> None:
+        while True:
             try:
-                await self._run()
-            except Exception as error:  # a dispatcher that is gone would leave every channel hanging
+                if (batch := self._next(lane)) is not None:
+                    await self._answer(batch)
+                elif self._stopping:
+                    return
+                else:
+                    await self._rest(lane)
+            except Exception as error:  # a slot that is gone would leave its channels hanging
                 self._metrics.dispatcher_restarts.child().add()
                 log.error("dispatcher.crashed", exc_info=error)
-                self._fail_taken()
-                self._wake.set()  # what still waits in the queues is taken at the next start
+                self._fail_taken(lane)
 
-    async def close(self) -> None:
-        """Call when no request comes any more: answers what waits, then ends `run`."""
-        while self.waiting or self._running:
-            self._wake.set()
-            await asyncio.gather(*self._running, return_exceptions=True)
-            await asyncio.sleep(0)
-        self._stopping = True
-        self._wake.set()
+    async def _rest(self, lane: _Lane) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lane.idle.append(waiter)
+        await waiter
+        lane.waking = False
 
-    async def _run(self) -> None:
-        while not self._stopping:
-            await self._wake.wait()
-            self._wake.clear()
-            for kind, lane in self._lanes.items():
-                self._fill(kind, lane)
+    def _next(self, lane: _Lane) -> Batch | None:
+        """What piled up since the last look, of one company; None when there is nothing."""
+        if not lane.taken and lane.ring:
+            self._gather(lane)
+        if not lane.taken:
+            return None
+        batch = lane.taken.pop(next(iter(lane.taken)))
+        if lane.taken or lane.ring:
+            _wake(lane)  # there is more than this slot takes
+        return batch
 
-    def _fill(self, kind: Kind, lane: _Lane) -> None:
-        while lane.free and (lane.taken or lane.ring):
-            if not lane.taken:
-                self._gather(kind, lane)
-                if not lane.taken:
-                    return  # whoever waited has left
-            self._start(lane, lane.taken.pop(next(iter(lane.taken))))
-
-    def _gather(self, kind: Kind, lane: _Lane) -> None:
+    def _gather(self, lane: _Lane) -> None:
         """One batch's worth of asks, in deficit round robin: a tenant's turn ends when its rows for this round are used up."""
         asks, rows, limits = 0, 0.0, lane.limits
         quantum = limits.quantum if self._fair else limits.rows
         while lane.ring and asks < limits.asks and rows < limits.rows:
             actor = lane.ring.popleft()
-            allowed = actor.deficit.get(kind, 0.0) + quantum
-            while allowed > 0 and asks < limits.asks and rows < limits.rows and (ask := actor.take(kind)) is not None:
-                self.waiting -= 1
-                self.depth[ask.operation.name] -= 1
-                if ask.waiting:
+            allowed = actor.deficit.get(lane.name, 0.0) + quantum
+            try:
+                while allowed > 0 and asks < limits.asks and rows < limits.rows and (ask := actor.take(lane.name)) is not None:
+                    self.waiting -= 1
+                    if not ask.waiting:
+                        self._settled(actor)
+                        continue
+                    lane.taken.setdefault(_company(ask), []).append((actor, ask))
                     cost = self._cost(ask, limits)
                     allowed, rows, asks = allowed - cost, rows + cost, asks + 1
-                    lane.taken.setdefault(_company(ask), []).append((actor, ask))
-                else:
-                    self._settled(actor)
-            self._end_turn(kind, lane, actor, allowed)
+            finally:
+                self._end_turn(lane, actor, allowed)
 
-    def _end_turn(self, kind: Kind, lane: _Lane, actor: TenantActor, allowed: float) -> None:
-        if actor.waits(kind):
-            actor.deficit[kind] = allowed
-            if self._fair:
-                lane.ring.append(actor)
-            else:
-                lane.ring.appendleft(actor)
+    def _end_turn(self, lane: _Lane, actor: TenantActor, allowed: float) -> None:
+        if not actor.waits(lane.name):
+            actor.deficit.pop(lane.name, None)
+            return
+        actor.deficit[lane.name] = allowed
+        if self._fair:
+            lane.ring.append(actor)
         else:
-            actor.deficit.pop(kind, None)
-            actor.ready.discard(kind)
+            lane.ring.appendleft(actor)
 
     def _cost(self, ask: Ask, limits: Limits) -> float:
         """In rows; large rows count for more, so that a batch's answer stays near BYTES_MAX."""
         heavy = self._row_bytes[ask.operation.name] * limits.rows / BYTES_MAX
-        rows = ask.values[-1] if ask.statement.pages else 1
-        return float(max(rows * max(heavy, 1.0), 1.0))
+        rows: float = ask.values[-1] if ask.statement.pages else 1.0
+        return rows * heavy if heavy > 1.0 else rows
 
-    def _start(self, lane: _Lane, batch: list[tuple[TenantActor, Ask]]) -> None:
-        now = perf_counter()
-        for _, ask in batch:
-            ask.taken_at = now
-        lane.free -= 1
-        self._metrics.batch_size.child(batch[0][1].operation.name).observe(len(batch))
-        task = asyncio.get_running_loop().create_task(self._answer(lane, batch))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def _answer(self, lane: _Lane, batch: list[tuple[TenantActor, Ask]]) -> None:
-        asks = [ask for _, ask in batch]
+    async def _answer(self, batch: Batch) -> None:
         try:
+            now = perf_counter()
+            asks = [ask for _, ask in batch]
+            for ask in asks:
+                ask.taken_at = now
+            self._sizes[asks[0].operation.name].observe(len(asks))
             failure = await settle(self._storage, asks)
             if isinstance(failure, Mismatch):
                 self.distrust(asks[0].operation.name)
-            elif failure is None:
+            elif failure is None and len(asks) > 1:
                 self._learn(asks)
         finally:
-            lane.free += 1
             for actor, ask in batch:
-                ask.fail(ServerBusy("the server is shutting down"))  # nothing, unless this task was cancelled
+                ask.fail(ServerBusy("the server is shutting down"))  # nothing, unless this slot was cancelled
                 self._settled(actor)
-            self._wake.set()
 
     def _settled(self, actor: TenantActor) -> None:
         actor.open -= 1
@@ -198,13 +209,19 @@ class Dispatcher:
             mean = sum(lengths) / len(lengths)
             self._row_bytes[name] += _MEMORY * (mean - self._row_bytes[name])
 
-    def _fail_taken(self) -> None:
-        for lane in self._lanes.values():
-            for batch in lane.taken.values():
-                for actor, ask in batch:
-                    ask.fail(ServerBusy("the dispatcher was restarted; ask again"))
-                    self._settled(actor)
-            lane.taken.clear()
+    def _fail_taken(self, lane: _Lane) -> None:
+        for batch in lane.taken.values():
+            for actor, ask in batch:
+                ask.fail(ServerBusy("the dispatcher was restarted; ask again"))
+                self._settled(actor)
+        lane.taken.clear()
+
+
+def _wake(lane: _Lane) -> None:
+    """One slot at a time: it takes all that is there at its step, and wakes the next if that was too much for it."""
+    if lane.idle and not lane.waking:
+        lane.waking = True
+        lane.idle.pop().set_result(None)
 
 
 def _company(ask: Ask) -> Hashable:

@@ -5,6 +5,7 @@ another process is announced by NOTIFY and read from the row; when the listener 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -299,14 +300,13 @@ class TenantRegistry:
         self._metrics.tenant_transitions.child(transition).add()
 
     def _depths(self) -> Iterable[tuple[Labels, float]]:
-        others = dict(self._dispatcher.depth)
-        for actor in self._lifecycle.actors():
-            if actor.tenant.name in self._places:
-                for name in actor.channels:
-                    depth = actor.depth(name)
-                    others[name] -= depth
-                    yield (actor.tenant.name, name), depth
-        yield from (((OTHER, name), depth) for name, depth in others.items())
+        depths: Counter[Labels] = Counter({(OTHER, operation.name): 0 for operation in OPERATIONS})
+        depths.update({(name, operation.name): 0 for name in self._places for operation in OPERATIONS})
+        for actor in self._dispatcher.waiting_actors():
+            label = actor.tenant.name if actor.tenant.name in self._places else OTHER
+            for name in actor.channels:
+                depths[label, name] += actor.depth(name)
+        return depths.items()
 
 
 def _now() -> float:

@@ -421,18 +421,16 @@ async def test_dispatcher_crash(database: str, monkeypatch: pytest.MonkeyPatch) 
         await warm(server)
         crashed = False
 
-        def crash_once(self: Any, lane: Any, batch: Any) -> None:
+        def crash_once(self: Any, ask: Any, limits: Any) -> float:
             nonlocal crashed
-            if crashed:
-                original(self, lane, batch)
-                return
-            crashed = True
-            lane.taken["put back"] = batch
-            raise RuntimeError("planted")
+            if not crashed and ask.values == ("p9",):
+                crashed = True
+                raise RuntimeError("planted")
+            return original(self, ask, limits)
 
-        original = dispatcher_module.Dispatcher._start
-        monkeypatch.setattr(dispatcher_module.Dispatcher, "_start", crash_once)
-        assert (await server.get("/patients/p1")).status == 503
+        original = dispatcher_module.Dispatcher._cost
+        monkeypatch.setattr(dispatcher_module.Dispatcher, "_cost", crash_once)
+        assert (await server.get("/patients/p9")).status == 503
         replies = await asyncio.gather(*(server.get(f"/patients/p{n}") for n in range(40)))
         assert {reply.status for reply in replies} == {200}
         assert server.services.metrics.dispatcher_restarts.child().value == 1
