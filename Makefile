@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test prove check bench lock clean
+.PHONY: install run test prove check bench dashboards lock clean
 
 install: $(STAMP)  ## the environment in .venv, with .venv/bin/sluice
 
@@ -23,6 +23,7 @@ check: install  ## style, types and walls
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m grafana.build --check
 
 test: check  ## everything, in under ten minutes
 	$(BIN)/pytest -m "not prove"
@@ -32,6 +33,9 @@ prove: check  ## the long forms of the same tests
 
 bench: install  ## bare, shell, plain asyncpg, direct and channel, paired in one run
 	$(BIN)/python -m tests.benchmarks.paths
+
+dashboards: install  ## grafana/dashboards/*.json from their code
+	$(BIN)/python -m grafana.build
 
 lock:  ## pins every dependency with its hashes anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

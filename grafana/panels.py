@@ -1,5 +1,6 @@
-"""Panels in one style. Each has a title, a description, a unit, a legend and a tooltip: one without options would become
-`"options": null`, which Grafana does not open.
+"""Panels in one style: each with a title, a description, a unit, a legend and a tooltip.
+
+A panel without options would become `"options": null`, which Grafana does not open.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from grafana_foundation_sdk.builders import common, heatmap, prometheus, stat, text, timeseries
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row, ThresholdsConfig
 from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.common import (
     BigValueColorMode,
     BigValueGraphMode,
@@ -110,7 +112,7 @@ def _target(query: Query, place: int) -> prometheus.Dataquery:
     return prometheus.Dataquery().expr(query.expression).legend_format(query.legend).ref_id("ABCDEFGH"[place])
 
 
-def _targets(queries: Sequence[Query]) -> list[Builder[prometheus.cogvariants.Dataquery]]:
+def _targets(queries: Sequence[Query]) -> list[Builder[Dataquery]]:
     return [_target(query, place).range() for place, query in enumerate(queries)]
 
 

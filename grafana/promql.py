@@ -10,6 +10,15 @@ WHOLE = "$__range"
 """All that the dashboard shows: for single numbers."""
 
 
+DURATION = "sluice_request_duration_seconds"
+STAGE = "sluice_stage_duration_seconds"
+REQUESTS = "sluice_requests_total"
+BATCH = "sluice_batch_size"
+
+OURS = 'operation=~"$operation"'
+JOB = 'job="sluice"'
+
+
 def selector(*conditions: str) -> str:
     """`{a="b",c="d"}` of conditions as they stand in PromQL; nothing of none."""
     return f"{{{','.join(conditions)}}}" if conditions else ""
@@ -18,6 +27,11 @@ def selector(*conditions: str) -> str:
 def per_second(counter: str, by: str, *conditions: str, window: str = SMOOTH) -> str:
     """Events a second, summed over all labels that `by` does not name."""
     return f"sum by ({by}) (rate({counter}{selector(*conditions)}[{window}]))"
+
+
+def increase(counter: str, by: str, *conditions: str, window: str = SMOOTH) -> str:
+    """Events in the window; Prometheus extrapolates to its ends, so it need not be a whole number."""
+    return f"sum by ({by}) (increase({counter}{selector(*conditions)}[{window}]))"
 
 
 def mean(histogram: str, by: str, *conditions: str, window: str = SMOOTH) -> str:

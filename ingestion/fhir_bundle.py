@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from base.errors import Invalid
-from ingestion.fhir_entries import Bundle, Entry, Problem, condition_of
+from ingestion.fhir_entries import Bundle, Entry, Problem, Unresolved, condition_of
 from r4.indexing import cap
 from r4.resource import Resource, is_id, split
 from storage.resources import Identifier, Key
@@ -21,10 +21,6 @@ Answers = Mapping[Identifier, Sequence[str]]
 
 _LINK = re.compile(rb'"(reference|url|uri|valueUri|valueUrl)"(\s*:\s*)"(urn:(?:uuid|oid):[^"\\]+)"')
 _CONDITIONAL = re.compile(rb'"reference"(\s*:\s*)("[A-Z][A-Za-z]*\?[^"]*")')
-
-
-class Unresolved(Invalid):
-    """A condition that nothing meets yet; what it looks for may still come in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ def resolve(bundle: Bundle, answers: Answers) -> Iterator[Write | Problem]:
         try:
             resource = split(rewrite(entry.raw), as_id=resource_id) if entry.raw and not keeps else None
         except Invalid as error:
-            yield Problem(entry.number, error)
+            yield Problem.of(entry.number, error)
         else:
             yield Write(entry.number, key, resource, keeps)
 
@@ -85,7 +81,7 @@ class _Targets:
             try:
                 self._place(entry)
             except Invalid as error:
-                self.problems.append(Problem(entry.number, error))
+                self.problems.append(Problem.of(entry.number, error))
 
     def _place(self, entry: Entry) -> None:
         existing = self._existing(entry)
@@ -140,27 +136,23 @@ class _Targets:
         return b'"reference"%b"%b/%b"' % (match[1], condition.type.encode(), next(iter(found)).encode())
 
 
-def together(results: Iterator[Write | Problem]) -> list[Write]:
-    """A transaction's entries, which go in together or not at all.
-
-    Raises Invalid for the first that is bad, or Unresolved when all that fails is what conditions do not find yet.
-    """
-    found = list(results)
-    problems = [result for result in found if isinstance(result, Problem)]
-    for problem in sorted(problems, key=lambda problem: isinstance(problem.error, Unresolved)):
-        raise type(problem.error)(f"entry {problem.number}: {problem.error}; nothing of this transaction is imported")
+def together(results: Iterator[Write | Problem]) -> list[Write] | Problem:
+    """A transaction's entries, which go in together or not at all: then the first reason that is more than waiting."""
     writes: dict[Key, Write] = {}
-    for write in found:
-        if not isinstance(write, Write):
+    problems: list[Problem] = []
+    for result in results:
+        if isinstance(result, Problem):
+            problems.append(result)
             continue
-        other = writes.get(write.key)
+        other = writes.get(result.key)
         if other is None or other.keeps:
-            writes[write.key] = write
-        elif not write.keeps and write.sha256 != other.sha256:
-            raise Invalid(
-                f"entry {write.number}: another entry writes the same resource; nothing of this transaction is imported"
-            )
-    return list(writes.values())
+            writes[result.key] = result
+        elif not result.keeps and result.sha256 != other.sha256:
+            problems.append(Problem(result.number, "another entry writes the same resource", waits=False))
+    if not problems:
+        return list(writes.values())
+    worst = min(problems, key=lambda problem: problem.waits)
+    return Problem(0, f"entry {worst.number}: {worst.reason}; nothing of this transaction is imported", worst.waits)
 
 
 def _identifiers(entry: Entry) -> Iterator[Identifier]:

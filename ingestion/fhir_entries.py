@@ -66,10 +66,24 @@ class Entry:
     identity: Identity
 
 
+class Unresolved(Invalid):
+    """A condition that nothing meets yet; what it looks for may still come in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
+    """Why an entry, or with number 0 the whole Bundle, does not go in; `waits`: something else may change that.
+
+    Not the error itself, which would hold all that its frames held, the Bundle's bytes among it.
+    """
+
     number: int
-    error: Invalid
+    reason: str
+    waits: bool
+
+    @classmethod
+    def of(cls, number: int, error: Invalid) -> "Problem":
+        return cls(number, str(error), isinstance(error, Unresolved))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +120,7 @@ def parse(raw: bytes) -> Bundle:
         try:
             entry = _told(number, raw_entry) if parsed.is_told else _plain(number, raw_entry)
         except Invalid as error:
-            parsed.problems.append(Problem(number, error))
+            parsed.problems.append(Problem.of(number, error))
         else:
             if entry is not None:
                 parsed.entries.append(entry)

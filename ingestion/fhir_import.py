@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from base.errors import Invalid
-from ingestion.fhir_bundle import Unresolved, Write, questions, resolve, together
+from ingestion.fhir_bundle import Write, questions, resolve, together
 from ingestion.fhir_chunks import Unit, Writer
 from ingestion.fhir_entries import Bundle, Problem, is_bundle, parse
 from ingestion.fhir_files import BadLine, Document, Source, find_files
@@ -147,8 +147,6 @@ class _Run:
                 await self._bundle(file, found.line, parse(found.raw), only)
             else:
                 await self._writer.add(Unit(file, found.line, "", (_single(found.raw),)))
-        except Unresolved as error:
-            self._wait(file, found.line, Problem(0, error))
         except Invalid as error:
             self._bad(BadLine(file, found.line, str(error)))
 
@@ -156,29 +154,26 @@ class _Run:
         asked = questions(bundle)
         results = resolve(bundle, await self._writer.find(asked) if asked else {})
         if bundle.kind == "transaction":
-            await self._add(file, line, "", together(results))
+            await self._write(file, line, "", together(results))
             return
         for result in results:
-            if only is not None and result.number not in only:
-                continue
-            if isinstance(result, Write):
-                await self._add(file, line, _place(result.number), [result])
-            elif isinstance(result.error, Unresolved):
-                self._wait(file, line, result)
-            else:
-                self._bad(_bad_line(file, line, result))
+            if only is None or result.number in only:
+                await self._write(file, line, _place(result.number), result if isinstance(result, Problem) else [result])
 
-    async def _add(self, file: Path, line: int, place: str, writes: list[Write]) -> None:
-        resources = [write.resource for write in writes if write.resource is not None]
-        deletes = [write.key for write in writes if write.resource is None and not write.keeps]
+    async def _write(self, file: Path, line: int, place: str, outcome: list[Write] | Problem) -> None:
+        if isinstance(outcome, Problem):
+            if outcome.waits:
+                self._waiting.setdefault(file, {}).setdefault(line, []).append(outcome)
+            else:
+                self._bad(_bad_line(file, line, outcome))
+            return
+        resources = [write.resource for write in outcome if write.resource is not None]
+        deletes = [write.key for write in outcome if write.resource is None and not write.keeps]
         if resources or deletes:
             await self._writer.add(Unit(file, line, place, resources, deletes))
-        for write in writes:
+        for write in outcome:
             if write.keeps:
                 self._writer.keep(write.key)
-
-    def _wait(self, file: Path, line: int, problem: Problem) -> None:
-        self._waiting.setdefault(file, {}).setdefault(line, []).append(problem)
 
     def _bad(self, bad_line: BadLine) -> None:
         self.bad_lines += 1
@@ -204,7 +199,7 @@ def _problems(waiting: _Waiting) -> Iterator[tuple[Path, int, Problem]]:
 
 
 def _bad_line(file: Path, line: int, problem: Problem) -> BadLine:
-    return BadLine(file, line, _place(problem.number) + str(problem.error))
+    return BadLine(file, line, _place(problem.number) + problem.reason)
 
 
 def _place(number: int) -> str:

@@ -1,6 +1,11 @@
 """Every metric of Sluice, in one place: names, help, labels. No patient data; every label has few values."""
 
+import itertools
+
+from base.operations import OPERATIONS
 from metrics.accumulators import LATENCY_BOUNDS, SIZE_BOUNDS, Family, Kind, Labels, Merge, Snapshot
+
+STAGES = ("queue", "pool", "query", "encode")
 
 
 class Metrics:
@@ -47,6 +52,21 @@ class Metrics:
             "sluice_event_loop_lag_seconds", "How much later than asked the event loop ran a timer", ()
         )
 
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """A series that is born at its first event has no increase for it: the rarer the event, the more of it would be lost."""
+        for family in (self.tenant_mismatch, self.dispatcher_restarts, self.loop_lag):
+            family.child()
+        for operation in OPERATIONS:
+            self.batch_size.child(operation.name)
+            for labels in (("channel", "treatment", "database"), ("channel", "treatment", "shared"), ("direct", "control", "database"), ("direct", "none", "database")):
+                self.request_duration.child(operation.name, *labels)
+            for path, stage in itertools.product(("channel", "direct"), STAGES):
+                self.stage_duration.child(operation.name, path, stage)
+            for path, outcome in itertools.product(("channel", "direct"), ("200", "304", "404", "429", "500", "503", "504")):
+                self.requests.child(operation.name, path, outcome, "")
+
     def _seconds(self, name: str, help_text: str, labels: Labels) -> Family:
         return self._add(name, "histogram", help_text, labels, bounds=LATENCY_BOUNDS)
 
@@ -67,8 +87,8 @@ class Metrics:
         """The standard `process_*` of this process."""
         from metrics.process import readings
 
-        for name, (kind, help_text, read) in readings().items():
-            self._add(name, kind, help_text).read = read
+        for name, (kind, merge, help_text, read) in readings().items():
+            self._add(name, kind, help_text, merge=merge).read = read
 
     def snapshot(self) -> Snapshot:
         """What can be summed with other processes' snapshots, and sent as JSON."""

@@ -163,8 +163,10 @@ def _total_statement(type_name: str, shape: Shape) -> Statement:
 
     def text(at: dict[str, str]) -> str:
         branches = _branches(type_name, shape, at)
-        union = "\nUNION ALL ".join(f"SELECT {key} FROM {source} WHERE {where}" for source, where, key in branches)
-        return f"SELECT {at['tenant']} AS tenant_id, count(DISTINCT u.id) AS total FROM ({union}) u"
+        union = "\nUNION ALL ".join(
+            f"SELECT {rank} AS rank, x.id FROM {source} WHERE {where}" for source, where, rank in branches
+        )
+        return f"SELECT {at['tenant']} AS tenant_id, count(*) AS total FROM (SELECT DISTINCT rank, id FROM ({union}) x) u"
 
     return _statement(f"total {type_name} {shape}", _value_types(shape), text, bounded=False)
 
@@ -172,17 +174,16 @@ def _total_statement(type_name: str, shape: Shape) -> Statement:
 def _page(type_name: str, shape: Shape, at: dict[str, str]) -> str:
     """The text of one page: the matches' (rank, id) in order, then their bodies."""
     limit = f"ORDER BY rank, id LIMIT {at['rows']}"
-    after = f"(x.rank, x.id) > ({at['rank']}, {at['after']})"
     branches = [
-        f"(SELECT DISTINCT {key} FROM {source} WHERE {where} AND {after} {limit})"
-        for source, where, key in _branches(type_name, shape, at)
+        f"(SELECT DISTINCT {rank} AS rank, x.id FROM {source} WHERE {where} AND ({rank}, x.id) > ({at['rank']}, {at['after']}) {limit})"
+        for source, where, rank in _branches(type_name, shape, at)
     ]
     matches = (
         branches[0] if len(branches) == 1 else f"(SELECT DISTINCT rank, id FROM ({' UNION ALL '.join(branches)}) u {limit})"
     )
     return (
         f"SELECT r.tenant_id, r.rank, r.id, r.version, r.last_updated, r.body FROM {matches} m\n"
-        f"JOIN fhir.resource r ON r.tenant_id = {at['tenant']} AND r.id = m.id AND r.type = '{type_name}' AND NOT r.deleted\n"
+        f"CROSS JOIN LATERAL (SELECT * FROM fhir.resource r WHERE r.tenant_id = {at['tenant']} AND r.id = m.id AND r.type = '{type_name}' OFFSET 0) r\n"
         "ORDER BY m.rank, m.id"
     )
 
@@ -191,7 +192,7 @@ def _branches(type_name: str, shape: Shape, at: dict[str, str]) -> list[tuple[st
     """(source, condition, key) of each alternative of the driving criterion, aliased x, the other criteria looked up for its rows."""
     owner = f"x.tenant_id = {at['tenant']} AND x.type = '{type_name}'"
     if not shape:
-        return [("fhir.resource x", f"{owner} AND NOT x.deleted", "x.rank, x.id")]
+        return [("fhir.resource x", f"{owner} AND NOT x.deleted", "x.rank")]
     values = _numbered(shape, at)
     (param, forms), *others = shape
     lookups = "".join(f"\nAND {_lookup(type_name, *other, values[place], at)}" for place, other in enumerate(others, 1))
@@ -199,7 +200,7 @@ def _branches(type_name: str, shape: Shape, at: dict[str, str]) -> list[tuple[st
         (
             f"fhir.{_FORMS[form].table} x",
             f"{owner} AND {_condition('x', type_name, param, form, given)}{lookups}",
-            "x.rank, x.id",
+            "x.rank" if form in _EQUAL - {"id"} else "x.rank + 0",
         )
         for form, given in zip(forms, values[0], strict=True)
     ]

@@ -223,6 +223,14 @@ async def test_what_never_comes(put_in: Import) -> None:
     ]
 
 
+async def test_a_bad_transaction_does_not_wait(put_in: Import) -> None:
+    """When more is wrong with a transaction than what it waits for, that is told."""
+    waiting = entry("PUT", "Patient/a", patient("a", to("404")))
+    assert await put_in(bundle("transaction", waiting, entry("GET", "Patient"))) == [
+        (1, "entry 2: request.method is not PUT, POST or DELETE; nothing of this transaction is imported")
+    ]
+
+
 async def test_if_none_exist(put_in: Import) -> None:
     """A POST with ifNoneExist makes nothing when one is stored, and references to it lead there."""
     made = bundle(
