@@ -1,4 +1,4 @@
-"""The one handler of all entity operations: submits the request's asks to the path that routing chose, and encodes their rows."""
+"""The one handler of all entity operations: submits the asks to the path that routing chose, and encodes their rows."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime

@@ -12,20 +12,14 @@ from tenants.actor import TenantActor
 
 
 class Exchange:
-    """`actor` takes the asks on the channel path. `path` is channel, direct, or none for what is no entity; `arm` is treatment, control or none."""
+    """`actor` takes the asks on the channel path. `path` is channel, direct, or none for what is no entity.
+
+    `arm` is treatment, control or none; `why` says what sent a request direct (cold, control), or that it was forced.
+    """
 
     __slots__ = (
-        "actor",
-        "arm",
-        "asks",
-        "encoded_from",
-        "identity",
-        "operation",
-        "path",
-        "question",
-        "request_id",
-        "started_at",
-    )
+        "actor", "arm", "asks", "encoded_from", "identity", "operation", "path", "question", "request_id", "started_at", "why",
+    )  # fmt: skip
 
     def __init__(self, request_id: str) -> None:
         self.started_at = perf_counter()
@@ -35,6 +29,7 @@ class Exchange:
         self.actor: TenantActor | None = None
         self.path = "none"
         self.arm = "none"
+        self.why = ""
         self.question: Question | None = None
         self.asks: tuple[Ask, ...] = ()
         self.encoded_from = 0.0

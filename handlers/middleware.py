@@ -103,7 +103,7 @@ def _stages(ask: Ask, encode: float) -> tuple[tuple[str, float], ...]:
 
 def _count(services: Services, exchange: Exchange, outcome: str, reason: str) -> None:
     operation = exchange.operation.name if exchange.operation is not None else "none"
-    services.metrics.requests.child(operation, exchange.path, outcome, reason).add()
+    services.metrics.requests.child(operation, exchange.path, outcome, reason or exchange.why).add()
 
 
 def _log(services: Services, request: web.Request, exchange: Exchange, status: int, total: float) -> None:

@@ -67,7 +67,7 @@ def _prepare(request: web.Request, services: Services, exchange: Exchange, opera
     tenant_id = identity.tenant_id or 0
     question = question_of(request, operation, tenant_id, services.config.base_url, services.cursors)
     exchange.question = question
-    exchange.actor, exchange.arm = _actor(request, services, operation, identity)
+    exchange.actor, exchange.arm, exchange.why = _actor(request, services, operation, identity)
     exchange.path = "direct" if exchange.actor is None else "channel"
     exchange.asks = tuple(
         Ask(
@@ -85,17 +85,17 @@ def _prepare(request: web.Request, services: Services, exchange: Exchange, opera
 
 def _actor(
     request: web.Request, services: Services, operation: Operation, identity: Identity
-) -> tuple[TenantActor | None, str]:
-    """The actor that takes the asks, None for direct; and the arm of the comparison: warm tenants' requests alone have one."""
+) -> tuple[TenantActor | None, str, str]:
+    """The actor that takes the asks, None for direct; the arm, which warm tenants' requests alone have; and why."""
     actor = services.registry.actor_for(identity.tenant_id or 0, operation)
     forced = request.headers.get("X-Sluice-Force")
     if forced is not None:
-        return _forced(forced, actor, identity), "none"
+        return _forced(forced, actor, identity), "none", "forced"
     if actor is None:
-        return None, "none"
-    if random.random() < services.config.control_share:
-        return None, "control"
-    return actor, "treatment"
+        return None, "none", "cold"
+    if random.random() < services.config.control_share:  # noqa: S311  # a draw, not a secret
+        return None, "control", "control"
+    return actor, "treatment", ""
 
 
 def _forced(path: str, actor: TenantActor | None, identity: Identity) -> TenantActor | None:

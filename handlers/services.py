@@ -20,7 +20,7 @@ from tenants.registry import TenantRegistry
 
 @dataclass(frozen=True)
 class Services:
-    """`gather` gives the metrics of every process of this server; `metrics_open`: without a key, since only this machine can ask."""
+    """`gather` gives the metrics of all processes of this server; `metrics_open`: no key is needed, as only we can ask."""
 
     config: Config
     metrics: Metrics

@@ -6,6 +6,13 @@ from base.operations import OPERATIONS
 from metrics.accumulators import LATENCY_BOUNDS, SIZE_BOUNDS, Family, Kind, Labels, Merge, Snapshot
 
 STAGES = ("queue", "pool", "query", "encode")
+_COMPARED = (
+    ("channel", "treatment", "database"),
+    ("channel", "treatment", "shared"),
+    ("direct", "control", "database"),
+    ("direct", "none", "database"),
+)
+_REASONS = (("channel", ""), ("direct", "cold"), ("direct", "control"))
 
 
 class Metrics:
@@ -55,17 +62,17 @@ class Metrics:
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
-        """A series that is born at its first event has no increase for it: the rarer the event, the more of it would be lost."""
+        """A series that is born at its first event has no increase for it: of a rare one most would be lost."""
         for family in (self.tenant_mismatch, self.dispatcher_restarts, self.loop_lag):
             family.child()
         for operation in OPERATIONS:
             self.batch_size.child(operation.name)
-            for labels in (("channel", "treatment", "database"), ("channel", "treatment", "shared"), ("direct", "control", "database"), ("direct", "none", "database")):
-                self.request_duration.child(operation.name, *labels)
+            for path, arm, source in _COMPARED:
+                self.request_duration.child(operation.name, path, arm, source)
             for path, stage in itertools.product(("channel", "direct"), STAGES):
                 self.stage_duration.child(operation.name, path, stage)
-            for path, outcome in itertools.product(("channel", "direct"), ("200", "304", "404", "429", "500", "503", "504")):
-                self.requests.child(operation.name, path, outcome, "")
+            for outcome, (path, why) in itertools.product(("200", "404"), _REASONS):
+                self.requests.child(operation.name, path, outcome, why)
 
     def _seconds(self, name: str, help_text: str, labels: Labels) -> Family:
         return self._add(name, "histogram", help_text, labels, bounds=LATENCY_BOUNDS)

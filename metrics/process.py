@@ -16,6 +16,7 @@ def readings() -> dict[str, Reading]:
     return {
         "process_cpu_seconds_total": (
             "counter",
+            "sum",
             "CPU used, user and system",
             _one(lambda: sum(process.cpu_times()[:2])),
         ),

@@ -123,11 +123,18 @@ class Lender:
         return Loan(self, patience_s)
 
     async def take(self, patience_s: float) -> Connection:
+        connection = self._next_free()
+        if connection is not None:
+            connection.lent_at = perf_counter()
+            self._wait.observe(0.0)
+            return connection
         began = perf_counter()
-        connection = self._next_free() or await self._wait_for_one(patience_s)
-        connection.lent_at = perf_counter()
-        self._wait.observe(connection.lent_at - began)
-        return connection
+        try:
+            connection = await self._wait_for_one(patience_s)
+            connection.lent_at = perf_counter()
+            return connection
+        finally:
+            self._wait.observe(perf_counter() - began)  # who waited in vain waited, too
 
     def give_back(self, connection: Connection) -> None:
         self.busy_s += perf_counter() - connection.lent_at

@@ -1,6 +1,7 @@
 """LISTEN on a connection of its own: what other processes changed.
 
-A notification that is sent while the connection is away is lost, so whoever follows reads everything anew after each connection.
+A notification that is sent while the connection is away is lost, so whoever follows reads everything anew after each
+connection.
 """
 
 import asyncio

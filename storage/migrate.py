@@ -44,8 +44,8 @@ def migrations(folder: Path = MIGRATIONS) -> list[Migration]:
 async def migrate(url: str, wanted: list[Migration] | None = None) -> list[Migration]:
     """Applies what is missing and returns it; safe to run twice and side by side.
 
-    Raises MigrationError when the database is newer than this program, older than PostgreSQL 18, or holds a migration whose text
-    has changed since it was applied.
+    Raises MigrationError when the database is newer than this program, older than PostgreSQL 18, or holds a migration
+    whose text has changed since it was applied.
     """
     connection = await asyncpg.connect(url)
     try:

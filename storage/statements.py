@@ -1,7 +1,8 @@
 """Statements made of our own table of parameters: one text for a single ask, and one for a batch of asks.
 
-Both come from one template: where the single text has $1, $2, …, the batch's has a column of `unnest` and a LATERAL, so that they
-cannot differ in what they find. Values are never in the text; names, types and forms come from our tables alone.
+Both come from one template: where the single text has $1, $2, …, the batch's has a column of `unnest` and a LATERAL,
+so that they cannot differ in what they find. Values are never in the text; names, types and forms come from our
+tables alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ FIRST = (-(2**63), "")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statement:
-    """`plain` takes tenant and values; `batch` takes a list of each. Rows begin with the ask's number (from 1) and the *table's* tenant.
+    """`plain` takes tenant and values; `batch` a list of each. Rows begin with the ask's number, from 1, and the *table's* tenant.
 
     `bounded`: its work for one ask is bounded by an index and LIMIT, so it may share a statement with others.
     `reads_one`: a row answers an ask only when its id too is the one asked for, the ask's first value.
@@ -116,7 +117,8 @@ def _ordered(criteria: Sequence[Criterion]) -> list[Criterion]:
     return sorted(criteria, key=lambda criterion: (_weight(criterion.param, criterion.forms), criterion.param, criterion.forms))
 
 
-_COMMON = {"gender", "active", "status", "class"}  # tokens with few values, each on a large share of the resources
+# Parameters of which one value may be a large share of a tenant's resources.
+_COMMON = {"gender", "active", "status", "class", "practitioner"}
 
 
 def _weight(param: str, forms: tuple[str, ...]) -> int:
@@ -129,20 +131,24 @@ def _form_weight(param: str, form: str) -> int:
     if form in ("code", "system_code"):
         return 5 if param in _COMMON else 1
     if form == "reference":
-        return 2
+        return 3 if param in _COMMON else 2
     return {"exact": 3, "prefix": 4, "eq": 4}.get(form, 6)
 
 
 _SELECTIVE = 2  # up to this weight few rows are walked, whatever is looked up beside
-_EQUAL = {"nothing", "id", "code", "system_code", "reference"}
+_IN_ORDER = {"nothing", "code", "system_code", "reference"}  # their index has the matches in the order of the list
 
 
 def _bounded(shape: Shape) -> bool:
+    """Of a common value together with a system or with other criteria, many rows may be passed over before one is found."""
     if not shape:
         return True
     param, forms = shape[0]
-    walks_in_order = len(forms) == 1 and forms[0] in _EQUAL
-    return walks_in_order and (len(shape) == 1 or _weight(param, forms) <= _SELECTIVE)
+    if set(forms) <= {"nothing", "id"}:
+        return True
+    if len(forms) > 1 or forms[0] not in _IN_ORDER:
+        return False
+    return _weight(param, forms) <= _SELECTIVE or (len(shape) == 1 and forms[0] != "system_code")
 
 
 @lru_cache(maxsize=1024)
@@ -166,16 +172,20 @@ def _total_statement(type_name: str, shape: Shape) -> Statement:
         union = "\nUNION ALL ".join(
             f"SELECT {rank} AS rank, x.id FROM {source} WHERE {where}" for source, where, rank in branches
         )
-        return f"SELECT {at['tenant']} AS tenant_id, count(*) AS total FROM (SELECT DISTINCT rank, id FROM ({union}) x) u"
+        return f"SELECT {at['tenant']} AS tenant_id, count(*) AS total FROM (SELECT DISTINCT rank, id FROM ({union}) m) u"
 
     return _statement(f"total {type_name} {shape}", _value_types(shape), text, bounded=False)
 
 
 def _page(type_name: str, shape: Shape, at: dict[str, str]) -> str:
-    """The text of one page: the matches' (rank, id) in order, then their bodies."""
+    """The text of one page: the matches' (rank, id) in order, then their bodies.
+
+    OFFSET 0 keeps a body's look-up one by the primary key, also in a plan that was made while the table was empty.
+    """
     limit = f"ORDER BY rank, id LIMIT {at['rows']}"
     branches = [
-        f"(SELECT DISTINCT {rank} AS rank, x.id FROM {source} WHERE {where} AND ({rank}, x.id) > ({at['rank']}, {at['after']}) {limit})"
+        f"(SELECT DISTINCT {rank} AS rank, x.id FROM {source}\n"
+        f"WHERE {where} AND ({rank}, x.id) > ({at['rank']}, {at['after']}) {limit})"
         for source, where, rank in _branches(type_name, shape, at)
     ]
     matches = (
@@ -183,13 +193,21 @@ def _page(type_name: str, shape: Shape, at: dict[str, str]) -> str:
     )
     return (
         f"SELECT r.tenant_id, r.rank, r.id, r.version, r.last_updated, r.body FROM {matches} m\n"
-        f"CROSS JOIN LATERAL (SELECT * FROM fhir.resource r WHERE r.tenant_id = {at['tenant']} AND r.id = m.id AND r.type = '{type_name}' OFFSET 0) r\n"
+        f"CROSS JOIN LATERAL (SELECT * FROM fhir.resource WHERE {_owned('m.id', type_name, at)} OFFSET 0) r\n"
         "ORDER BY m.rank, m.id"
     )
 
 
+def _owned(resource_id: str, type_name: str, at: dict[str, str]) -> str:
+    return f"tenant_id = {at['tenant']} AND id = {resource_id} AND type = '{type_name}'"
+
+
 def _branches(type_name: str, shape: Shape, at: dict[str, str]) -> list[tuple[str, str, str]]:
-    """(source, condition, key) of each alternative of the driving criterion, aliased x, the other criteria looked up for its rows."""
+    """(source, condition, rank) of each alternative of the driving criterion, the other criteria looked up for its rows.
+
+    The source is aliased x. Where no index has the matches in their order, the rank is an expression: an index that is in the
+    order of the list would be walked through for them.
+    """
     owner = f"x.tenant_id = {at['tenant']} AND x.type = '{type_name}'"
     if not shape:
         return [("fhir.resource x", f"{owner} AND NOT x.deleted", "x.rank")]
@@ -200,7 +218,7 @@ def _branches(type_name: str, shape: Shape, at: dict[str, str]) -> list[tuple[st
         (
             f"fhir.{_FORMS[form].table} x",
             f"{owner} AND {_condition('x', type_name, param, form, given)}{lookups}",
-            "x.rank" if form in _EQUAL - {"id"} else "x.rank + 0",
+            "x.rank" if form in _IN_ORDER else "x.rank + 0",
         )
         for form, given in zip(forms, values[0], strict=True)
     ]
@@ -218,11 +236,20 @@ def _lookup(type_name: str, param: str, forms: tuple[str, ...], values: list[lis
     A scalar subquery, since EXISTS may be turned into a join that begins at the wrong end.
     """
     found = [
-        f"(SELECT true FROM fhir.{_FORMS[form].table} y WHERE y.tenant_id = {at['tenant']} AND y.type = '{type_name}' "
-        f"AND {_condition('y', type_name, param, form, given)} AND y.rank = x.rank AND y.id = x.id LIMIT 1)"
+        f"(SELECT true FROM {_looked_at(type_name, form, at)} y WHERE {_condition('y', type_name, param, form, given)}"
+        " AND y.rank = x.rank LIMIT 1)"
         for form, given in zip(forms, values, strict=True)
     ]
     return found[0] if len(found) == 1 else f"coalesce({', '.join(found)}, false)"
+
+
+def _looked_at(type_name: str, form: str, at: dict[str, str]) -> str:
+    """What x itself has in a form's table. OFFSET 0: a range of values must not choose the index, for it may be a wide one."""
+    return f"(SELECT * FROM fhir.{_FORMS[form].table} WHERE {_owned('x.id', type_name, at)}{_fence(form)})"
+
+
+def _fence(form: str) -> str:
+    return "" if form in _IN_ORDER else " OFFSET 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +284,8 @@ def _date_forms(table: str, prefix: str, lower: str, upper: str) -> dict[str, _F
         return _Form(table, arguments, lambda x, a, b="": text.format(lo=f"{x}.{lower}", hi=f"{x}.{upper}", a=a, b=b))
 
     return {
-        f"{prefix}eq": form(_RANGE, "{lo} >= {a} AND {hi} <= {b}"),
+        # The one in the middle follows from the others; by it the walk along the index ends.
+        f"{prefix}eq": form(_RANGE, "{lo} >= {a} AND {lo} < {b} AND {hi} <= {b}"),
         f"{prefix}ne": form(_RANGE, "NOT ({lo} >= {a} AND {hi} <= {b})"),
         f"{prefix}ap": form(_RANGE, "{lo} < {b} AND {hi} > {a}"),
         f"{prefix}gt": form(_TIME, "{hi} > {a}"),

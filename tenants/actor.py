@@ -19,11 +19,11 @@ class Tenant:
 
 
 class TenantActor:
-    """`cools_at` and `last_request_at` are of the event loop's clock; `open` counts what came in and is not settled yet."""
+    """`cools_at` is of the event loop's clock; `open` counts what came in and is not settled yet."""
 
     __slots__ = (
-        "_size", "_turns", "channels", "cools_at", "deficit", "generation", "last_request_at", "messages", "open", "phase", "tenant",
-        "warm_until", "warmed_at",
+        "_size", "_turns", "channels", "cools_at", "deficit", "generation", "last_request_at", "messages", "open", "phase",
+        "tenant", "warm_until", "warmed_at",
     )  # fmt: skip
 
     def __init__(self, tenant: Tenant, queue_size: int) -> None:

@@ -1,7 +1,7 @@
 """The direct path: the same statement for one ask, on the next free of its own connections.
 
-Waiting is first come first served within a tenant and in turns between tenants, and bounded: one noisy cold tenant fills its own
-line, not its neighbours'.
+Waiting is first come first served within a tenant and in turns between tenants, and bounded: one noisy cold tenant
+fills its own line, not its neighbours'.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The dispatcher: takes from ready actors in fair rounds, and answers what it took with as few statements as it can.
 
-It never waits to form a batch: it takes what piled up while the last round trips ran. A batch of one runs the plain statement, so a
-lone request costs what direct costs.
+It never waits to form a batch: it takes what piled up while the last round trips ran. A batch of one runs the plain
+statement, so a lone request costs what direct costs.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ class Dispatcher:
         return {actor for lane in self._lanes.values() for actor in lane.ring}
 
     async def run(self) -> None:
-        """Until `close`. A slot is a task that answers batch after batch: an ask that finds one at rest is on its way at its next step."""
+        """Until `close`. A slot is a task that answers batch after batch; an ask that finds one at rest goes at once."""
         async with asyncio.TaskGroup() as slots:
             for lane in self._lanes.values():
                 for _ in range(lane.limits.slots):

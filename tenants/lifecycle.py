@@ -1,6 +1,7 @@
 """Which tenant has which actor: decided at once, without I/O and by a clock that is passed in.
 
-At most one actor of a tenant takes asks; those that cool are detached, drain and are gone. The registry does what is decided here.
+At most one actor of a tenant takes asks; those that cool are detached, drain and are gone. The registry does what is
+decided here.
 """
 
 import heapq

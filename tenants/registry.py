@@ -1,7 +1,8 @@
 """The registry: does what the lifecycle decides, and follows what other processes decided.
 
-The row in ops.warm_tenant is the truth. Commands for one tenant run one after the other, so that the last one holds; a change by
-another process is announced by NOTIFY and read from the row; when the listener is lost, all rows are read anew.
+The row in ops.warm_tenant is the truth. Commands for one tenant run one after the other, so that the last one holds;
+a change by another process is announced by NOTIFY and read from the row; when the listener is lost, all rows are read
+anew.
 """
 
 import asyncio
@@ -93,7 +94,7 @@ class TenantRegistry:
         return Standing(actor.phase, actor.generation, actor.warmed_at, actor.warm_until)
 
     async def warm_up(self, tenant: Tenant) -> tuple[Standing, bool]:
-        """Its standing, and whether this call made the actor. Raises Conflict while channels are off, else what a probe raised."""
+        """Its standing, and whether this call made the actor. Raises Conflict while channels are off, or what a probe met."""
         if self._config.channels == "off":
             raise Conflict("channels are off on this server (SLUICE_CHANNELS): every request is direct")
         running = self._warming.get(tenant.tenant_id)
@@ -261,7 +262,7 @@ class TenantRegistry:
         self._changed.set()
 
     async def _expire(self, actor: TenantActor) -> None:
-        """The row decides: another process may have extended it. When it cannot be read, a tenant is better cold than warm for ever."""
+        """The row decides: another process may have extended it. If it cannot be read, better cold than warm for ever."""
         tenant_id = actor.tenant.tenant_id
         async with self._lock(tenant_id):
             if actor.phase is not Phase.WARM:

@@ -91,7 +91,7 @@ async def store(connection: asyncpg.Connection, tenant: str, resources: Iterable
 
 
 @asynccontextmanager
-async def served(database: str, *tenants: str, keys: dict[str, str] | None = None, **settings: Any) -> AsyncIterator[Served]:
+async def served(database: str, *, keys: dict[str, str] | None = None, **settings: Any) -> AsyncIterator[Served]:
     """The app on a free port. Open it inside the test's body: a TaskGroup's crash then fails the test itself."""
     config = Config(database_url=database, host="127.0.0.1", port=0, **{"control_share": 0.0, "key_ttl_s": 0.2, **settings})
     app = create_app(config)
@@ -128,5 +128,5 @@ def encounter(key: str, start: str | None = None, /, **more: Any) -> dict[str, A
 async def until(condition: Any, *, within_s: float = 5.0) -> None:
     """Waits until `condition()` holds, looking again each time that the event loop comes round."""
     async with asyncio.timeout(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own
             await asyncio.sleep(0.001)

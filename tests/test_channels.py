@@ -513,14 +513,13 @@ async def test_exclusive_tenants_share_no_statement(database: str) -> None:
     async with served(database, keys=keys) as server:
         await warm(server, *keys)
         seen: list[set[int]] = []
-        settle_them = dispatcher_module.settle
 
         async def noting(storage: Any, asks: Any) -> Any:
             seen.append({ask.tenant_id for ask in asks})
-            return await settle_them(storage, asks)
+            return await settle(storage, asks)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(dispatcher_module, "settle", noting)
+            patch.setattr("tenants.dispatcher.settle", noting)
             await asyncio.gather(*(server.get(f"/patients/p{n}", tenant) for n in range(30) for tenant in keys))
         assert any(len(tenants) > 1 for tenants in seen)
         assert all(1 not in tenants or tenants == {1} for tenants in seen)

@@ -301,7 +301,10 @@ def test_no_table_is_read_through(plans: Plans, name: str) -> None:
     for moment in MOMENTS:
         for tenant in (BIG, SMALL):
             kinds = {node["Node Type"] for node in nodes(plans.single[name, moment, tenant])}
-            assert not kinds & {"Seq Scan", "Bitmap Heap Scan", "Hash", "Hash Join", "Merge Join", "Materialize"}, (moment, tenant)
+            assert not kinds & {"Seq Scan", "Bitmap Heap Scan", "Hash", "Hash Join", "Merge Join", "Materialize"}, (
+                moment,
+                tenant,
+            )
 
 
 @pytest.mark.parametrize("name", [name for name, case in [*CASES.items(), *TOTALS.items()] if case.type])

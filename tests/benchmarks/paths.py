@@ -1,7 +1,8 @@
 """`make bench`: the bare handler, the shell, plain asyncpg, direct and channel, turn by turn in one run.
 
-Point reads of a 0.8 KB Patient by a random id, keys checked, logs and metrics on, control arm off. Every figure is a median over
-the rounds with its spread; every ratio is of the two runs of one round, for the machine's speed drifts between rounds.
+Point reads of a 0.8 KB Patient by a random id, keys checked, logs and metrics on, control arm off. Every figure is a
+median over the rounds with its spread; every ratio is of the two runs of one round, for the machine's speed drifts
+between rounds.
 """
 
 import argparse
@@ -35,7 +36,8 @@ CONNECTIONS = (1, 16, 64, 256)
 PATIENTS = 1000  # of each tenant
 _FILL = """
 INSERT INTO fhir.resource (tenant_id, type, id, rank, version, last_updated, sha256, body)
-SELECT t, 'Patient', 'p' || n, 0, 1, now(), '', fhir.stamp('Patient', 'p' || n, 1, now(), convert_to('},"text":"' || repeat('x', 670) || '"}', 'UTF8'))
+SELECT t, 'Patient', 'p' || n, 0, 1, now(), '',
+       fhir.stamp('Patient', 'p' || n, 1, now(), convert_to('},"text":"' || repeat('x', 670) || '"}', 'UTF8'))
 FROM generate_series(1, $1::int) t, generate_series(1, $2::int) n
 """
 

@@ -22,7 +22,10 @@ BODY = b'{"resourceType":"Patient","id":"p","text":"' + b"x" * 760 + b'"}'
 """As large as the benchmark's patients."""
 
 POOL: web.AppKey["asyncpg.Pool[asyncpg.Record]"] = web.AppKey("pool", asyncpg.Pool)
-_PATIENT = "SELECT version, last_updated, body FROM fhir.resource WHERE tenant_id = $1 AND id = $2 AND type = 'Patient' AND NOT deleted"
+_PATIENT = """
+SELECT version, last_updated, body FROM fhir.resource
+WHERE tenant_id = $1 AND id = $2 AND type = 'Patient' AND NOT deleted
+"""
 
 
 def bare(_: Config) -> web.Application:
