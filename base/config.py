@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,18 @@ class ConfigError(Exception):
 
 
 def _setting(default: Any, help_text: str, parse: Callable[[str], Any], *, secret: bool = False) -> Any:
-    return field(default=default, metadata={"help": help_text, "parse": parse, "secret": secret})
+    # A secret must not be in what is printed of a config.
+    return field(default=default, repr=not secret, metadata={"help": help_text, "parse": parse, "secret": secret})
 
 
 def _number(low: float, high: float, of: type[int] | type[float] = float) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
-        value = of(text)
-        if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
+        try:
+            value = of(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise ValueError(f"a {'whole ' if of is int else ''}number from {low:.10g} to {high:.10g}")
         return value
 
     return parse
@@ -51,9 +55,9 @@ class Config:
     """Every setting; `SLUICE_` and the field's name in capitals is the environment variable."""
 
     database_url: str = _setting("", "PostgreSQL 18 or later; unset: one is started in the data folder", str, secret=True)
-    data_dir: Path = _setting(None, "where the embedded PostgreSQL keeps its data", Path)
+    data_dir: Path = _setting(None, "where the embedded PostgreSQL keeps its data; unset: a folder of this user", Path)
     host: str = _setting("127.0.0.1", "address to listen on", str)
-    port: int = _setting(8080, "port to listen on", _number(0, 65535, int))
+    port: int = _setting(8080, "port to listen on; 0: any that is free", _number(0, 65535, int))
     base_url: str = _setting("", "what links are made of; unset: http://HOST:PORT", _url)
     pool_size: int = _setting(10, "connections of the API in one process", _number(6, 200, int))
     channels: str = _setting("on", "on, or off: warm-up answers 409 and everything is direct", _one_of("on", "off"))
@@ -85,6 +89,11 @@ class Config:
                 values[setting.name] = _parsed(env_name(setting.name), text, setting.metadata["parse"])
         return cls(**values)
 
+    def on_port(self, port: int) -> "Config":
+        """The same on another port; a base_url that was made of the old one follows."""
+        made = self.base_url == replace(self, base_url="").base_url
+        return replace(self, port=port, base_url="" if made else self.base_url)
+
     def __post_init__(self) -> None:
         if self.data_dir is None:
             object.__setattr__(self, "data_dir", _default_data_dir())
@@ -106,9 +115,13 @@ def _text_of(environment: Mapping[str, str], name: str, *, secret: bool) -> str 
     variable = env_name(name)
     if secret and (path := environment.get(f"{variable}_FILE")):
         try:
-            return Path(path).read_text(encoding="utf-8").strip()
+            text = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{variable}_FILE: cannot read {path}: {error}") from None
+            reason = getattr(error, "strerror", None) or "it is no UTF-8"  # a codec's error repeats what it read
+            raise ConfigError(f"{variable}_FILE={path} cannot be read: {reason}") from None
+        if not text:  # as if it were unset, it would start another database than the one that is meant
+            raise ConfigError(f"{variable}_FILE={path} is empty")
+        return text
     return environment.get(variable) or None
 
 

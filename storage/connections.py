@@ -58,7 +58,12 @@ class Connection:
         statement = self.statements.get(sql)
         if statement is None:
             statement = await self.prepare(sql)
-        return await statement.fetch(*values, timeout=timeout)  # type: ignore[no-any-return]
+        try:
+            return await statement.fetch(*values, timeout=timeout)  # type: ignore[no-any-return]
+        except asyncpg.InternalClientError:
+            # The server hung up while the connection was idle, and asyncpg lost its place: nobody may use it again.
+            self.raw.terminate()
+            raise
 
     async def prepare(self, sql: str) -> Any:
         if len(self.statements) >= STATEMENTS_KEPT:

@@ -19,7 +19,8 @@ def is_data(error: BaseException) -> bool:
 
 def is_away(error: BaseException) -> bool:
     closed = isinstance(error, asyncpg.InterfaceError) and not isinstance(error, asyncpg.DataError)
-    return closed or isinstance(error, OSError) or _state(error).startswith(_AWAY)
+    lost = isinstance(error, asyncpg.InternalClientError)
+    return closed or lost or isinstance(error, OSError) or _state(error).startswith(_AWAY)
 
 
 def worth_another_try(error: BaseException) -> bool:

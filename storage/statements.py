@@ -22,7 +22,7 @@ FIRST = (-(2**63), "")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statement:
-    """`plain` takes tenant and values; `batch` a list of each. Rows begin with the ask's number, from 1, and the *table's* tenant.
+    """`plain` takes tenant and values; `batch` a list of each. Rows begin with the ask's number and the *table's* tenant.
 
     `bounded`: its work for one ask is bounded by an index and LIMIT, so it may share a statement with others.
     `reads_one`: a row answers an ask only when its id too is the one asked for, the ask's first value.
@@ -170,7 +170,7 @@ def _total_statement(type_name: str, shape: Shape) -> Statement:
     def text(at: dict[str, str]) -> str:
         branches = _branches(type_name, shape, at)
         union = "\nUNION ALL ".join(
-            f"SELECT {rank} AS rank, x.id FROM {source} WHERE {where}" for source, where, rank in branches
+            f"SELECT {rank} AS rank, x.id FROM {source} x WHERE {where}" for source, where, rank in branches
         )
         return f"SELECT {at['tenant']} AS tenant_id, count(*) AS total FROM (SELECT DISTINCT rank, id FROM ({union}) m) u"
 
@@ -184,7 +184,7 @@ def _page(type_name: str, shape: Shape, at: dict[str, str]) -> str:
     """
     limit = f"ORDER BY rank, id LIMIT {at['rows']}"
     branches = [
-        f"(SELECT DISTINCT {rank} AS rank, x.id FROM {source}\n"
+        f"(SELECT DISTINCT {rank} AS rank, x.id FROM {source} x\n"
         f"WHERE {where} AND ({rank}, x.id) > ({at['rank']}, {at['after']}) {limit})"
         for source, where, rank in _branches(type_name, shape, at)
     ]
@@ -198,6 +198,10 @@ def _page(type_name: str, shape: Shape, at: dict[str, str]) -> str:
     )
 
 
+def _owner(type_name: str, at: dict[str, str]) -> str:
+    return f"x.tenant_id = {at['tenant']} AND x.type = '{type_name}'"
+
+
 def _owned(resource_id: str, type_name: str, at: dict[str, str]) -> str:
     return f"tenant_id = {at['tenant']} AND id = {resource_id} AND type = '{type_name}'"
 
@@ -205,19 +209,18 @@ def _owned(resource_id: str, type_name: str, at: dict[str, str]) -> str:
 def _branches(type_name: str, shape: Shape, at: dict[str, str]) -> list[tuple[str, str, str]]:
     """(source, condition, rank) of each alternative of the driving criterion, the other criteria looked up for its rows.
 
-    The source is aliased x. Where no index has the matches in their order, the rank is an expression: an index that is in the
-    order of the list would be walked through for them.
+    The source is to be called x. Where no index has the matches in their order, the rank is an expression: else an index that
+    is in that order might be walked through for them.
     """
-    owner = f"x.tenant_id = {at['tenant']} AND x.type = '{type_name}'"
     if not shape:
-        return [("fhir.resource x", f"{owner} AND NOT x.deleted", "x.rank")]
+        return [("fhir.resource", f"{_owner(type_name, at)} AND NOT x.deleted", "x.rank")]
     values = _numbered(shape, at)
     (param, forms), *others = shape
     lookups = "".join(f"\nAND {_lookup(type_name, *other, values[place], at)}" for place, other in enumerate(others, 1))
     return [
         (
-            f"fhir.{_FORMS[form].table} x",
-            f"{owner} AND {_condition('x', type_name, param, form, given)}{lookups}",
+            _looked_at(given[0], type_name, form, at) if form == "id" else f"fhir.{_FORMS[form].table}",
+            f"{_owner(type_name, at)} AND {_condition('x', type_name, param, form, given)}{lookups}",
             "x.rank" if form in _IN_ORDER else "x.rank + 0",
         )
         for form, given in zip(forms, values[0], strict=True)
@@ -236,20 +239,17 @@ def _lookup(type_name: str, param: str, forms: tuple[str, ...], values: list[lis
     A scalar subquery, since EXISTS may be turned into a join that begins at the wrong end.
     """
     found = [
-        f"(SELECT true FROM {_looked_at(type_name, form, at)} y WHERE {_condition('y', type_name, param, form, given)}"
+        f"(SELECT true FROM {_looked_at('x.id', type_name, form, at)} y WHERE {_condition('y', type_name, param, form, given)}"
         " AND y.rank = x.rank LIMIT 1)"
         for form, given in zip(forms, values, strict=True)
     ]
     return found[0] if len(found) == 1 else f"coalesce({', '.join(found)}, false)"
 
 
-def _looked_at(type_name: str, form: str, at: dict[str, str]) -> str:
-    """What x itself has in a form's table. OFFSET 0: a range of values must not choose the index, for it may be a wide one."""
-    return f"(SELECT * FROM fhir.{_FORMS[form].table} WHERE {_owned('x.id', type_name, at)}{_fence(form)})"
-
-
-def _fence(form: str) -> str:
-    return "" if form in _IN_ORDER else " OFFSET 0"
+def _looked_at(resource_id: str, type_name: str, form: str, at: dict[str, str]) -> str:
+    """What one resource has in a form's table. OFFSET 0: a range, which may be a wide one, must not choose the index."""
+    fence = "" if form in _IN_ORDER else " OFFSET 0"
+    return f"(SELECT * FROM fhir.{_FORMS[form].table} WHERE {_owned(resource_id, type_name, at)}{fence})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,10 +71,17 @@ class Lifecycle:
         actor.happen(Event.COOL_DOWN)
         tenant_id = actor.tenant.tenant_id
         del self._attached[tenant_id]
+        self._forget_entries()
         if actor.open:
             self._cooling.setdefault(tenant_id, set()).add(actor)
         else:
             actor.happen(Event.DRAINED)
+
+    def _forget_entries(self) -> None:
+        """Of actors that are gone, once they are the most: an entry keeps its actor, queues and all, until its time."""
+        if len(self._due) > 2 * len(self._attached) + 16:
+            self._due = [entry for entry in self._due if entry[2].phase is Phase.WARM]
+            heapq.heapify(self._due)
 
     def drained(self, actor: TenantActor) -> None:
         actor.happen(Event.DRAINED)

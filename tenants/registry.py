@@ -18,7 +18,7 @@ import structlog
 from base.config import Config
 from base.errors import Conflict, Problem
 from base.operations import OPERATIONS, Operation
-from metrics.accumulators import Labels
+from metrics.accumulators import Count, Labels
 from metrics.catalog import Metrics
 from storage.asks import Ask
 from storage.connections import Storage
@@ -68,8 +68,7 @@ class TenantRegistry:
         dispatcher.drained = self._lifecycle.drained
         for transition in ("warm_up", "extend", "cooldown", "evict"):
             metrics.tenant_transitions.child(transition)
-        for operation in OPERATIONS:
-            metrics.channel_messages.child(OTHER, operation.name)
+        self._others = self._counters(OTHER)
 
     # The way of a request
 
@@ -135,6 +134,7 @@ class TenantRegistry:
                 return self.standing(tenant.tenant_id)
             actor.generation = generation
             await self._prove(actor)
+            actor.drop_queues()
             self._open(actor, remaining_s)
             log.info("tenant.warmed_up", tenant=tenant.name, generation=generation, took_s=round(perf_counter() - began, 3))
             return self.standing(tenant.tenant_id)
@@ -181,12 +181,15 @@ class TenantRegistry:
         label = actor.tenant.name if len(self._places) < PLACES else OTHER
         if label != OTHER:
             self._places.add(label)
-        actor.messages = {o.name: self._metrics.channel_messages.child(label, o.name) for o in OPERATIONS}
+        actor.messages = self._others if label == OTHER else self._counters(label)
         if self._lifecycle.ready(actor, _now() + remaining_s):
             self._changed.set()
             self._count("warm_up")
         else:
             self._leave_place(actor)
+
+    def _counters(self, label: str) -> dict[str, Count]:
+        return {o.name: self._metrics.channel_messages.child(label, o.name) for o in OPERATIONS}
 
     def _retire(self, actor: TenantActor, transition: str) -> None:
         self._lifecycle.retire(actor)
