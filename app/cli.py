@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import logging
+import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import datetime
@@ -14,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.database import database
+from base import log
 from base.config import Config, ConfigError, describe
 from base.errors import Problem
 from base.identity import DEFAULT_SCOPES
@@ -32,16 +36,25 @@ key_cli = typer.Typer(no_args_is_help=True, help="The keys that say who a tenant
 cli.add_typer(tenant_cli, name="tenant")
 cli.add_typer(key_cli, name="key")
 notices = Console(stderr=True, soft_wrap=True)
+_TOLD = (ConfigError, EmbeddedError, MigrationError, Problem, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 Work = Callable[[asyncpg.Connection], Coroutine[Any, Any, Any]]
 Json = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 
 
 def main() -> None:
     """Errors that the user can do something about are one line and exit code 1; the rest are ours, with their traceback."""
+    log.configure(level=logging.WARNING)
+    # As Ctrl-C, so that every command leaves the embedded server and its files as it should.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         cli()
-    except (ConfigError, EmbeddedError, MigrationError, Problem, asyncpg.PostgresError, OSError) as error:
-        notices.print(f"sluice: {error}", style="red", markup=False, highlight=False)
+    except Exception as error:
+        told = log.innermost(error)
+        if not isinstance(told, _TOLD):
+            raise
+        # One line: a database's error goes on with details.
+        text = str(told).partition("\n")[0] or type(told).__name__
+        notices.print(f"sluice: {text}", style="red", markup=False, highlight=False)
         sys.exit(1)
 
 
@@ -153,8 +166,6 @@ def key_rotate(key_id: int) -> None:
 
 
 def _config(over: dict[str, str] | None = None) -> Config:
-    import os
-
     return Config.from_mapping({**os.environ, **(over or {})})
 
 

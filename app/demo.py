@@ -1,6 +1,7 @@
 """`sluice demo`: three tenants with generated data, one of them warm, and five requests to paste."""
 
 import asyncio
+import contextlib
 import json
 import os
 import tempfile
@@ -13,7 +14,8 @@ from rich.console import Console
 
 from app.database import database
 from app.importing import import_with_bar
-from app.serving import serve
+from app.serving import on_free_port, serve
+from base import log
 from base.config import Config
 from base.identity import key_hash
 from handlers.services import SERVICES
@@ -33,7 +35,8 @@ notices = Console(stderr=True, soft_wrap=True)
 
 def demo(given: Config) -> None:
     """Prepares what is missing, then serves; a second demo of the same data folder finds everything there."""
-    with database(given) as config:
+    log.configure()
+    with database(on_free_port(given)) as config:
         keys = asyncio.run(_prepare(config))
 
         async def ready(app: web.Application) -> None:
@@ -41,7 +44,7 @@ def demo(given: Config) -> None:
             async with services.storage.read() as connection:
                 rows = await connection.fetch("SELECT tenant_id FROM ops.tenant WHERE name = $1", WARM)
             await services.registry.warm_up(Tenant(rows[0][0], WARM, exclusive=False))
-            print(_welcome(config.base_url, keys), flush=True)
+            print(_welcome(config, keys), flush=True)
 
         serve(config, ready=ready)
 
@@ -72,7 +75,8 @@ async def _keys(connection: asyncpg.Connection, path: Path) -> dict[str, str]:
     """Kept in a file that only its owner reads, so that what was pasted yesterday works today: these are a demo's keys."""
     known: dict[str, str] = {}
     if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
+        with contextlib.suppress(ValueError):  # one that was cut off is written anew
+            known = json.loads(path.read_text(encoding="utf-8"))
     for name in TENANTS:
         if name not in known or not await connection.fetchval(
             "SELECT EXISTS (SELECT FROM ops.key_owner($1) WHERE tenant = $2)", key_hash(known[name]), name
@@ -84,10 +88,14 @@ async def _keys(connection: asyncpg.Connection, path: Path) -> dict[str, str]:
     return known
 
 
-def _welcome(base_url: str, keys: dict[str, str]) -> str:
-    warm, cold = keys[WARM], keys["oasis-clinics"]
+def _welcome(config: Config, keys: dict[str, str]) -> str:
+    base_url, warm, cold = config.base_url, keys[WARM], keys["oasis-clinics"]
+    share = f"{config.control_share:.0%} go direct, for comparison"
     requests = [
-        ("a patient, through the warm tenant's channel", f"-i -H 'Authorization: Bearer {warm}' {base_url}/patients/pat-1-1"),
+        (
+            f"a patient, through the warm tenant's channel ({share})",
+            f"-i -H 'Authorization: Bearer {warm}' {base_url}/patients/pat-1-1",
+        ),
         (
             "the same, forced to go direct",
             f"-i -H 'Authorization: Bearer {warm}' -H 'X-Sluice-Force: direct' {base_url}/patients/pat-1-1",

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 
 import uvloop
@@ -20,11 +21,27 @@ Ready = Callable[[web.Application], Awaitable[None]]
 
 def serve(given: Config, *, workers: int = 1, ready: Ready | None = None) -> None:
     """Until SIGTERM or SIGINT. `ready` is called when the port is open."""
-    if workers > 1 and given.port == 0:
-        raise ConfigError("several workers need a port that is known: set SLUICE_PORT")
     log.configure()
-    with database(given) as config:
+    with database(on_free_port(given)) as config:
         uvloop.run(_serve(config, workers, ready))
+
+
+def on_free_port(config: Config) -> Config:
+    """The config with a port that can be had: for 0 one is chosen, so that links and workers know it.
+
+    Raises ConfigError when the port is in use: workers, who share theirs, would not notice it.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            # What is left of the connections of a server before us is no hindrance.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return config.on_port(probe.getsockname()[1])
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {config.host}:{config.port}: {error.strerror}; another port is chosen by --port or SLUICE_PORT"
+        ) from None
 
 
 async def _serve(config: Config, workers: int, ready: Ready | None) -> None:

@@ -46,7 +46,9 @@ async def supervise(config: Config, workers: int, stop: asyncio.Event) -> None:
 
 async def _keep_running(number: int, environment: dict[str, str], stop: asyncio.Event) -> None:
     while not stop.is_set():
-        child = await asyncio.create_subprocess_exec(sys.executable, "-m", "app.workers", str(number), env=environment)
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app.workers", str(number), env=environment, stdin=asyncio.subprocess.PIPE
+        )
         ended, stopped = asyncio.ensure_future(child.wait()), asyncio.ensure_future(stop.wait())
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
@@ -78,8 +80,9 @@ async def run_worker(number: int, folder: Path, config: Config, stop: asyncio.Ev
     app = create_app(config, gather=gather)
 
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(msgspec.json.encode(app[SERVICES].metrics.snapshot()))
-        await writer.drain()
+        if (services := app.get(SERVICES)) is not None:  # not yet, while it starts
+            writer.write(msgspec.json.encode(services.metrics.snapshot()))
+            await writer.drain()
         writer.close()
 
     async with _listening(own, answer):
@@ -116,9 +119,26 @@ def _main() -> None:
 
     async def run() -> None:
         stop = until_told()
+        orphaned = asyncio.create_task(_orphaned(stop))
         await run_worker(int(sys.argv[1]), Path(os.environ[_FOLDER]), Config.from_mapping(os.environ), stop)
+        orphaned.cancel()
 
-    uvloop.run(run())
+    try:
+        uvloop.run(run())
+    except Exception as error:  # the log has its place, and no traceback with a message
+        log.error("worker.failed", worker=int(sys.argv[1]), exc_info=error)
+        sys.exit(1)
+
+
+async def _orphaned(stop: asyncio.Event) -> None:
+    """Our standard input is a pipe whose other end the parent holds: when it was killed, nobody else would stop us."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    try:
+        await reader.read()
+        stop.set()
+    finally:
+        transport.close()
 
 
 if __name__ == "__main__":

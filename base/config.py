@@ -55,7 +55,9 @@ class Config:
     """Every setting; `SLUICE_` and the field's name in capitals is the environment variable."""
 
     database_url: str = _setting("", "PostgreSQL 18 or later; unset: one is started in the data folder", str, secret=True)
-    data_dir: Path = _setting(None, "where the embedded PostgreSQL keeps its data; unset: a folder of this user", Path)
+    data_dir: Path = _setting(
+        None, "where the embedded PostgreSQL keeps its data; unset: ~/.local/share/sluice (root: /var/lib/sluice)", Path
+    )
     host: str = _setting("127.0.0.1", "address to listen on", str)
     port: int = _setting(8080, "port to listen on; 0: any that is free", _number(0, 65535, int))
     base_url: str = _setting("", "what links are made of; unset: http://HOST:PORT", _url)

@@ -24,6 +24,20 @@ def configure(*, level: int = logging.INFO) -> None:
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(handlers=[_Libraries()], level=max(level, logging.WARNING), force=True)
+
+
+class _Libraries(logging.Handler):
+    """What libraries say through `logging`, as lines of ours.
+
+    Their words are kept up to the first line's end, without arguments: asyncio's report of a lost exception goes on with its
+    message, which may hold a patient's data.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = str(record.msg).partition("\n")[0]
+        error = record.exc_info[1] if record.exc_info else None
+        structlog.get_logger().log(record.levelno, "library.logged", logger=record.name, text=text, exc_info=error)
 
 
 def _without_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -31,10 +45,18 @@ def _without_values(_logger: Any, _method: str, event: MutableMapping[str, Any])
     given = event.pop("exc_info", None)
     error = given if isinstance(given, BaseException) else sys.exc_info()[1] if given else None
     if error is not None:
+        error = innermost(error)
         frames = traceback.extract_tb(error.__traceback__)
         event["exception"] = type(error).__qualname__
         event["frames"] = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames]
     return event
+
+
+def innermost(error: BaseException) -> BaseException:
+    """A TaskGroup's error is that of its first task."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _serialise(event: Any, **_: Any) -> bytes:

@@ -4,6 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
@@ -38,16 +39,18 @@ def migrations(folder: Path = MIGRATIONS) -> list[Migration]:
         if match is None:
             raise MigrationError(f"{path.name} is no migration's name; expected 0001_what_it_does.sql")
         found.append(Migration(int(match[1]), match[2], path.read_text(encoding="utf-8")))
+    if [migration.version for migration in found] != list(range(1, len(found) + 1)):
+        raise MigrationError("migrations are numbered 0001, 0002 and so on; one number is missing or there twice")
     return found
 
 
 async def migrate(url: str, wanted: list[Migration] | None = None) -> list[Migration]:
     """Applies what is missing and returns it; safe to run twice and side by side.
 
-    Raises MigrationError when the database is newer than this program, older than PostgreSQL 18, or holds a migration
-    whose text has changed since it was applied.
+    Raises MigrationError when the database cannot be reached, is newer than this program, older than PostgreSQL 18, or
+    holds a migration whose text has changed since it was applied.
     """
-    connection = await asyncpg.connect(url)
+    connection = await _connect(url)
     try:
         if connection.get_server_version() < (_NEEDS_VERSION // 10000, 0):
             raise MigrationError(f"PostgreSQL 18 or later is needed; this is {connection.get_server_version()[0]}")
@@ -55,6 +58,21 @@ async def migrate(url: str, wanted: list[Migration] | None = None) -> list[Migra
         return await _apply(connection, migrations() if wanted is None else wanted)
     finally:
         await connection.close()  # and the lock with it
+
+
+async def _connect(url: str) -> asyncpg.Connection:
+    """Every command comes by here first, so this is where it is said that the database is not to be had."""
+    try:
+        return await asyncpg.connect(url, timeout=10)
+    except ValueError:  # its words may repeat a part of the password
+        raise MigrationError(
+            "this is no URL of a database; expected: SLUICE_DATABASE_URL=postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
+            "with % codes for special characters"
+        ) from None
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        reason = str(error).partition("\n")[0] or "no answer within 10 s"
+        where = urlsplit(url).netloc.rpartition("@")[2]
+        raise MigrationError(f"no connection to the database at {where}: {reason}; see SLUICE_DATABASE_URL") from None
 
 
 async def _apply(connection: asyncpg.Connection, wanted: list[Migration]) -> list[Migration]:

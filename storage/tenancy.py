@@ -39,11 +39,14 @@ async def create_key(connection: asyncpg.Connection, tenant: str | None, scopes:
         raise Invalid(f"unknown scope {', '.join(unknown)}; there are {', '.join(SCOPES)}")
     tenant_id = None if tenant is None else await tenant_id_of(connection, tenant)
     key = new_key()
-    await connection.execute(_SQL["create_key"], tenant_id, key_hash(key), list(scopes))
+    await connection.execute(_SQL["create_key"], tenant_id, key_hash(key), sorted(set(scopes)))
     return key
 
 
 async def list_keys(connection: asyncpg.Connection, tenant: str | None = None) -> list[dict[str, Any]]:
+    """Of all, or of a tenant. Raises NotFound when there is no such tenant."""
+    if tenant is not None:
+        await tenant_id_of(connection, tenant)
     return [dict(row) for row in await connection.fetch(_SQL["list_keys"], tenant)]
 
 
