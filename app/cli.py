@@ -29,7 +29,10 @@ _SETTINGS = "Settings (environment variables; secrets also as NAME_FILE):\n\n" +
     f"{name}{f' ({default})' if default else ''}: {text}" for name, default, text in describe()
 )
 cli = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="A multi-tenant healthcare backend with channels for warm tenants."
+    epilog=_SETTINGS,
+    no_args_is_help=True,
+    add_completion=False,
+    help="A multi-tenant healthcare backend with channels for warm tenants.",
 )
 tenant_cli = typer.Typer(no_args_is_help=True, help="The tenants.")
 key_cli = typer.Typer(no_args_is_help=True, help="The keys that say who a tenant is.")

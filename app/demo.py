@@ -30,6 +30,12 @@ TENANTS = {"harbour-hospital": 1, "oasis-clinics": 2, "palm-polyclinic": 3}
 WARM = "harbour-hospital"
 _SIZE = {"patients": 600, "practitioners": 40, "encounters": 1500}
 _SCOPES = ("read", "warm", "report", "operate")
+_ANSWERED = """
+    SELECT claim.to_id FROM fhir.reference claim JOIN fhir.reference answer ON answer.tenant_id = claim.tenant_id
+        AND answer.to_type = 'Claim' AND answer.to_id = claim.id AND answer.type = 'ClaimResponse'
+    WHERE claim.tenant_id = $1 AND claim.type = 'Claim' AND claim.to_type = 'Encounter' ORDER BY claim.to_id LIMIT 1
+"""
+"""An encounter whose claim has its answer: its review has the most to show."""
 notices = Console(stderr=True, soft_wrap=True)
 
 
@@ -42,9 +48,10 @@ def demo(given: Config) -> None:
         async def ready(app: web.Application) -> None:
             services = app[SERVICES]
             async with services.storage.read() as connection:
-                rows = await connection.fetch("SELECT tenant_id FROM ops.tenant WHERE name = $1", WARM)
-            await services.registry.warm_up(Tenant(rows[0][0], WARM, exclusive=False))
-            print(_welcome(config, keys), flush=True)
+                tenant_id = (await connection.fetch("SELECT tenant_id FROM ops.tenant WHERE name = $1", WARM))[0][0]
+                encounter = (await connection.fetch(_ANSWERED, tenant_id))[0][0]
+            await services.registry.warm_up(Tenant(tenant_id, WARM, exclusive=False))
+            print(_welcome(config, keys, encounter), flush=True)
 
         serve(config, ready=ready)
 
@@ -88,7 +95,7 @@ async def _keys(connection: asyncpg.Connection, path: Path) -> dict[str, str]:
     return known
 
 
-def _welcome(config: Config, keys: dict[str, str]) -> str:
+def _welcome(config: Config, keys: dict[str, str], encounter: str) -> str:
     base_url, warm, cold = config.base_url, keys[WARM], keys["oasis-clinics"]
     share = f"{config.control_share:.0%} go direct, for comparison"
     requests = [
@@ -101,7 +108,10 @@ def _welcome(config: Config, keys: dict[str, str]) -> str:
             f"-i -H 'Authorization: Bearer {warm}' -H 'X-Sluice-Force: direct' {base_url}/patients/pat-1-1",
         ),
         ("a search", f"-H 'Authorization: Bearer {warm}' '{base_url}/encounters?patient=pat-1-1&_count=2'"),
-        ("a review: an encounter with all around it", f"-H 'Authorization: Bearer {warm}' {base_url}/reviews/enc-1-1"),
+        (
+            "a review: an encounter with all around it, and its money",
+            f"-H 'Authorization: Bearer {warm}' {base_url}/reviews/{encounter}",
+        ),
         ("warm up a cold tenant", f"-X POST -H 'Authorization: Bearer {cold}' {base_url}/warm-up"),
     ]
     tenants = "\n".join(f"  {name:<18}{'warm' if name == WARM else 'cold':<6}{key}" for name, key in keys.items())

@@ -1,7 +1,5 @@
 """`sluice serve`: one process, or several that share the port."""
 
-import asyncio
-import signal
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -14,6 +12,7 @@ from app.workers import supervise
 from base import log
 from base.config import Config, ConfigError
 from handlers.protocol import serve as serve_app
+from handlers.protocol import until_told
 from storage.migrate import migrate
 
 Ready = Callable[[web.Application], Awaitable[None]]
@@ -51,11 +50,3 @@ async def _serve(config: Config, workers: int, ready: Ready | None) -> None:
         await supervise(config, workers, stop)
     else:
         await serve_app(create_app(config), host=config.host, port=config.port, stop=stop, ready=ready)
-
-
-def until_told() -> asyncio.Event:
-    """Set by SIGTERM and SIGINT."""
-    stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    return stop

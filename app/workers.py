@@ -19,7 +19,7 @@ import uvloop
 from app.main import create_app
 from base import log as logs
 from base.config import Config
-from handlers.protocol import serve
+from handlers.protocol import serve, until_told
 from handlers.services import SERVICES
 from metrics.accumulators import Snapshot, merged
 from metrics.catalog import Metrics
@@ -113,8 +113,6 @@ async def _snapshot_of(path: Path) -> Snapshot | None:
 
 
 def _main() -> None:
-    from app.serving import until_told
-
     logs.configure()
 
     async def run() -> None:

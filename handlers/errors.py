@@ -30,6 +30,7 @@ _HEADERS: dict[int, dict[str, str]] = {
     503: {"Retry-After": "1"},
 }
 _HTTP_CODES = {404: "not-found", 405: "not-supported", 413: "too-long", 414: "too-long", 431: "too-long"}
+_HTTP_WORDS = {404: "there is nothing at this path", 405: "this path does not take this method; Allow says which it takes"}
 _UNKNOWN = "something went wrong here; the request id finds it in our log"
 
 
@@ -48,7 +49,7 @@ def http_response(error: web.HTTPException, *, fhir: bool) -> web.Response:
     """Aiohttp's own refusals: no such route, method not allowed, body too large."""
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     code = _HTTP_CODES.get(error.status, "invalid" if error.status < 500 else "exception")
-    return error_response(error.status, code, error.reason, fhir=fhir, headers=headers)
+    return error_response(error.status, code, _HTTP_WORDS.get(error.status, error.reason), fhir=fhir, headers=headers)
 
 
 def error_response(

@@ -68,6 +68,7 @@ def _finish(request: web.Request, exchange: Exchange, response: web.StreamRespon
     total = now - exchange.started_at
     headers = response.headers
     headers["X-Request-ID"] = exchange.request_id
+    headers["Server"] = "sluice"  # aiohttp's own would tell which versions run here
     if exchange.operation is not None:
         headers["X-Sluice-Path"] = exchange.path
         headers["Server-Timing"] = _observe(services, exchange, response.status, now, total)

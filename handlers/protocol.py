@@ -4,6 +4,7 @@ aiohttp has no public hook for it; the two private names used here are kept in t
 """
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
@@ -70,6 +71,14 @@ async def serve(
     finally:
         await runner.cleanup()
         log.info("server.stopped")
+
+
+def until_told() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    return stop
 
 
 def runner_of(app: web.Application) -> Runner:

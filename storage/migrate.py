@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +24,7 @@ class MigrationError(Exception):
 class Migration:
     version: int
     name: str
-    sql: str
+    sql: str = field(repr=False)
 
     @property
     def sha256(self) -> bytes:

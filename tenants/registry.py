@@ -6,7 +6,6 @@ anew.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +17,6 @@ import structlog
 from base.config import Config
 from base.errors import Conflict, Problem
 from base.operations import OPERATIONS, Operation
-from metrics.accumulators import Count, Labels
 from metrics.catalog import Metrics
 from storage.asks import Ask
 from storage.connections import Storage
@@ -29,11 +27,9 @@ from tenants.deadlines import Deadlines
 from tenants.dispatcher import Dispatcher
 from tenants.lifecycle import Lifecycle
 from tenants.phase import Phase
+from tenants.places import Places
 
 log = structlog.get_logger()
-
-PLACES = 100  # tenants with a name of their own in metrics; the rest are `other`
-OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +54,16 @@ class TenantRegistry:
         self._lifecycle = Lifecycle(config.queue_size)
         self._warming: dict[int, asyncio.Task[Standing]] = {}
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
-        self._places: set[str] = set()
+        self._places = Places(metrics)
         self._changed = asyncio.Event()
         self._stopping = False
         metrics.tenants.read = lambda: [
             ((phase.value,), self._lifecycle.counts()[phase.value]) for phase in Phase if phase is not Phase.COLD
         ]
-        metrics.channel_depth.read = self._depths
+        metrics.channel_depth.read = lambda: self._places.depths(dispatcher.waiting_actors())
         dispatcher.drained = self._lifecycle.drained
         for transition in ("warm_up", "extend", "cooldown", "evict"):
             metrics.tenant_transitions.child(transition)
-        self._others = self._counters(OTHER)
 
     # The way of a request
 
@@ -178,31 +173,18 @@ class TenantRegistry:
             log.warning("tenant.not_cooled", tenant=actor.tenant.name, error=type(error).__name__)
 
     def _open(self, actor: TenantActor, remaining_s: float) -> None:
-        label = actor.tenant.name if len(self._places) < PLACES else OTHER
-        if label != OTHER:
-            self._places.add(label)
-        actor.messages = self._others if label == OTHER else self._counters(label)
+        actor.messages = self._places.give(actor.tenant.name)
         if self._lifecycle.ready(actor, _now() + remaining_s):
             self._changed.set()
             self._count("warm_up")
         else:
-            self._leave_place(actor)
-
-    def _counters(self, label: str) -> dict[str, Count]:
-        return {o.name: self._metrics.channel_messages.child(label, o.name) for o in OPERATIONS}
+            self._places.take_back(actor.tenant.name)
 
     def _retire(self, actor: TenantActor, transition: str) -> None:
         self._lifecycle.retire(actor)
-        self._leave_place(actor)
+        self._places.take_back(actor.tenant.name)
         self._count(transition)
         log.info("tenant.cooled_down", tenant=actor.tenant.name, generation=actor.generation, draining=actor.open)
-
-    def _leave_place(self, actor: TenantActor) -> None:
-        name = actor.tenant.name
-        if name in self._places:
-            self._places.discard(name)
-            for operation in OPERATIONS:
-                self._metrics.channel_messages.children.pop((name, operation.name), None)
 
     # Following the row
 
@@ -302,15 +284,6 @@ class TenantRegistry:
 
     def _count(self, transition: str) -> None:
         self._metrics.tenant_transitions.child(transition).add()
-
-    def _depths(self) -> Iterable[tuple[Labels, float]]:
-        depths: Counter[Labels] = Counter({(OTHER, operation.name): 0 for operation in OPERATIONS})
-        depths.update({(name, operation.name): 0 for name in self._places for operation in OPERATIONS})
-        for actor in self._dispatcher.waiting_actors():
-            label = actor.tenant.name if actor.tenant.name in self._places else OTHER
-            for name in actor.channels:
-                depths[label, name] += actor.depth(name)
-        return depths.items()
 
 
 def _now() -> float:
