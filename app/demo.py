@@ -45,7 +45,7 @@ def demo(given: Config) -> None:
     with database(on_free_port(given)) as config:
         keys = asyncio.run(_prepare(config))
 
-        async def ready(app: web.Application) -> None:
+        async def ready(app: web.Application, _port: int) -> None:
             services = app[SERVICES]
             async with services.storage.read() as connection:
                 tenant_id = (await connection.fetch("SELECT tenant_id FROM ops.tenant WHERE name = $1", WARM))[0][0]

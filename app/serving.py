@@ -1,21 +1,17 @@
 """`sluice serve`: one process, or several that share the port."""
 
 import socket
-from collections.abc import Awaitable, Callable
 
 import uvloop
-from aiohttp import web
 
 from app.database import database
 from app.main import create_app
 from app.workers import supervise
 from base import log
 from base.config import Config, ConfigError
+from handlers.protocol import Ready, until_told
 from handlers.protocol import serve as serve_app
-from handlers.protocol import until_told
 from storage.migrate import migrate
-
-Ready = Callable[[web.Application], Awaitable[None]]
 
 
 def serve(given: Config, *, workers: int = 1, ready: Ready | None = None) -> None:

@@ -3,8 +3,7 @@
 `python -m tests.benchmarks.variants NAME` serves one, with SLUICE_* from the environment, and prints its port.
 """
 
-import asyncio
-import signal
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 
@@ -13,9 +12,10 @@ import uvloop
 from aiohttp import web
 
 from app.main import create_app
+from base import log
 from base.config import Config
 from handlers.exchange import EXCHANGE
-from handlers.protocol import runner_of
+from handlers.protocol import serve, until_told
 from r4.bundle import CONTENT_TYPE
 
 BODY = b'{"resourceType":"Patient","id":"p","text":"' + b"x" * 760 + b'"}'
@@ -82,20 +82,12 @@ VARIANTS: dict[str, Callable[[Config], web.Application]] = {
 
 
 async def _serve(name: str, config: Config) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    runner = runner_of(VARIANTS[name](config))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
-    print(runner.addresses[0][1], flush=True)
-    await stop.wait()
-    await runner.cleanup()
+    async def ready(_app: web.Application, port: int) -> None:
+        print(port, flush=True)
+
+    await serve(VARIANTS[name](config), host="127.0.0.1", port=0, stop=until_told(), ready=ready)
 
 
 if __name__ == "__main__":
-    import os
-
-    from base import log
-
     log.configure()
     uvloop.run(_serve(sys.argv[1], Config.from_mapping(os.environ)))
