@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tenants.actor import Tenant, TenantActor
 from tenants.lifecycle import Lifecycle
 from tenants.phase import NEXT, Event, Phase
+from tests.conftest import PROVE
 
 TENANTS = (1, 2)
 COOLDOWN_S = 10.0
@@ -112,8 +113,8 @@ class Interleavings(RuleBasedStateMachine):
         assert self.lifecycle.counts()["cooling"] == len(draining)
 
 
-Interleavings.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
-test_interleavings = Interleavings.TestCase
+Interleavings.TestCase.settings = settings(max_examples=10_000 if PROVE else 400, stateful_step_count=30, deadline=None)
+test_interleavings = pytest.mark.timeout(900)(Interleavings.TestCase)
 
 
 @pytest.mark.parametrize("phase", Phase)
