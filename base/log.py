@@ -1,6 +1,7 @@
 """Structured logs: JSON lines on standard error, `noun.past_tense`, facts as fields, never a patient's data."""
 
 import logging
+import re
 import sys
 import traceback
 from collections.abc import MutableMapping
@@ -8,6 +9,8 @@ from typing import Any
 
 import orjson
 import structlog
+
+_value = re.compile(r"[\n(<{\[='\"]")
 
 
 def configure(*, level: int = logging.INFO) -> None:
@@ -30,12 +33,12 @@ def configure(*, level: int = logging.INFO) -> None:
 class _Libraries(logging.Handler):
     """What libraries say through `logging`, as lines of ours.
 
-    Their words are kept up to the first line's end, without arguments: asyncio's report of a lost exception goes on with its
-    message, which may hold a patient's data.
+    Of their words only what comes before the first value is kept: asyncio's report of a lost exception goes on with its
+    message, and that of a failed callback with its arguments, and both may hold a patient's data.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = str(record.msg).partition("\n")[0]
+        text = _value.split(str(record.msg), maxsplit=1)[0].strip()
         error = record.exc_info[1] if record.exc_info else None
         structlog.get_logger().log(record.levelno, "library.logged", logger=record.name, text=text, exc_info=error)
 

@@ -12,7 +12,13 @@ _COMPARED = (
     ("direct", "control", "database"),
     ("direct", "none", "database"),
 )
-_REASONS = (("channel", ""), ("direct", "cold"), ("direct", "control"))
+_ANSWERS = (
+    ("channel", "200", ""),
+    ("direct", "200", "cold"),
+    ("direct", "200", "control"),
+    ("channel", "404", "not-found"),
+    ("direct", "404", "not-found"),
+)
 
 
 class Metrics:
@@ -71,8 +77,8 @@ class Metrics:
                 self.request_duration.child(operation.name, path, arm, source)
             for path, stage in itertools.product(("channel", "direct"), STAGES):
                 self.stage_duration.child(operation.name, path, stage)
-            for outcome, (path, why) in itertools.product(("200", "404"), _REASONS):
-                self.requests.child(operation.name, path, outcome, why)
+            for path, outcome, reason in _ANSWERS:
+                self.requests.child(operation.name, path, outcome, reason)
 
     def _seconds(self, name: str, help_text: str, labels: Labels) -> Family:
         return self._add(name, "histogram", help_text, labels, bounds=LATENCY_BOUNDS)

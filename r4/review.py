@@ -6,12 +6,14 @@ paid, from Claim.total and the payments. What is neither paid, taken back nor de
 
 from collections import defaultdict
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from typing import Any
 
 import msgspec
 
 MONEY_URL = "https://sluice.example/fhir/StructureDefinition/review-money"
+_DIGITS = 30  # of an amount, before and behind the point
+_EXACT = Context(prec=3 * _DIGITS)
 _PARTS = ("submitted", "paid", "taken-back", "denied", "pending")
 # The categories of a total: https://hl7.org/fhir/R4/valueset-adjudication.html, and two that claims ingestion adds.
 _CATEGORY = {"submitted": "submitted", "benefit": "paid", "taken-back": "taken-back", "denied": "denied"}
@@ -20,6 +22,14 @@ _CATEGORY = {"submitted": "submitted", "benefit": "paid", "taken-back": "taken-b
 class _Money(msgspec.Struct):
     value: Decimal | None = None
     currency: str = ""
+
+    @property
+    def amount(self) -> Decimal | None:
+        """None for what cannot be money: a number with an exponent of a million is a megabyte when it is written out."""
+        value = self.value
+        if value is None or not value.is_finite() or value.adjusted() >= _DIGITS or len(value.as_tuple().digits) > _DIGITS:
+            return None
+        return value if -int(value.as_tuple().exponent) <= _DIGITS else None
 
 
 class _Coding(msgspec.Struct):
@@ -74,14 +84,20 @@ def money_meta(resources: Iterable[tuple[str, bytes]]) -> bytes:
         elif kind in answers and (answer := _decoded(body, _Answer)):
             target = answer.claim or answer.request
             answers[kind][target.reference if target else ""].append(answer)
+    with localcontext(_EXACT):
+        sums = _sums(claims.values(), answers)
+        return _rendered(sums) if sums else b""
+
+
+def _sums(claims: Iterable[_Claim], answers: dict[str, dict[str, list[_Answer]]]) -> dict[str, dict[str, Decimal]]:
     sums: dict[str, dict[str, Decimal]] = defaultdict(lambda: dict.fromkeys(_PARTS, Decimal(0)))
-    for claim in claims.values():
+    for claim in claims:
         name = f"Claim/{claim.id}"
         explained = answers["ExplanationOfBenefit"].get(name) or answers["ClaimResponse"].get(name, [])
         for currency, parts in _claim_money(claim, explained).items():
             for part, amount in parts.items():
                 sums[currency][part] += amount
-    return _rendered(sums) if sums else b""
+    return sums
 
 
 def _decoded(body: bytes, kind: Any) -> Any:
@@ -96,14 +112,14 @@ def _claim_money(claim: _Claim, answers: list[_Answer]) -> dict[str, dict[str, D
     for answer in answers:
         for total in answer.total:
             part = next((_CATEGORY[coding.code] for coding in total.category.coding if coding.code in _CATEGORY), None)
-            if part and total.amount.value is not None:
+            if part:
                 _add(parts, total.amount, part)
     if not any("paid" in amounts for amounts in parts.values()):
         for answer in answers:
             if answer.payment and answer.payment.amount:
                 _add(parts, answer.payment.amount, "paid")
-    if claim.total and claim.total.value is not None:
-        parts[claim.total.currency].setdefault("submitted", claim.total.value)
+    if claim.total and claim.total.amount is not None:
+        parts[claim.total.currency].setdefault("submitted", claim.total.amount)
     for amounts in parts.values():
         settled = sum((amounts.get(part, Decimal(0)) for part in ("paid", "taken-back", "denied")), Decimal(0))
         amounts["pending"] = max(amounts.get("submitted", Decimal(0)) - settled, Decimal(0))
@@ -111,8 +127,8 @@ def _claim_money(claim: _Claim, answers: list[_Answer]) -> dict[str, dict[str, D
 
 
 def _add(parts: dict[str, dict[str, Decimal]], money: _Money, part: str) -> None:
-    if money.value is not None:
-        parts[money.currency][part] = parts[money.currency].get(part, Decimal(0)) + money.value
+    if money.amount is not None:
+        parts[money.currency][part] = parts[money.currency].get(part, Decimal(0)) + money.amount
 
 
 def _rendered(sums: dict[str, dict[str, Decimal]]) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 from base.errors import Invalid
 from r4.dates import parse_range
-from r4.indexing import normalise
+from r4.indexing import cap, normalise
 from r4.parameters import Parameter, ParamType, parameters_of
 from r4.resource import is_id, is_type
 
@@ -20,10 +20,10 @@ COUNT_DEFAULT = 20
 COUNT_MAX = 1000
 VALUES_MAX = 256
 CRITERIA_MAX = 32
-_INDEXED_CHARS = 400  # what the import keeps of a value in its index
+COMPARISONS_MAX = 64  # in one statement; each costs the database 30 KB as long as the statement is kept, and time to plan
 _PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 _IGNORED = {"_format", "_pretty", "_cursor", "_total", "_count"}
-_SEPARATOR = re.compile(r"(?<!\\),")
+_pieces = re.compile(r"\\.?|[,|]|[^\\,|]+", re.DOTALL).findall
 _LAST_CODE_POINT = "\U0010ffff"
 
 
@@ -66,11 +66,19 @@ def parse_search(type_name: str, pairs: Iterable[tuple[str, str]], *, strict: bo
             used.append((name, value))
     if len(criteria) > CRITERIA_MAX:
         raise Invalid(f"a search takes at most {CRITERIA_MAX} parameters; this one has {len(criteria)}")
+    if (comparisons := _comparisons(criteria)) > COMPARISONS_MAX:
+        raise Invalid(f"a search combines at most {COMPARISONS_MAX} values, ids aside; this one has {comparisons} combinations")
     count = _count(controls.get("_count"))
     total = count == 0 or _total(controls.get("_total"))
     if total and count:
         used.append(("_total", controls["_total"]))
     return Search(type_name, tuple(criteria), count, total, tuple(used), controls.get("_cursor"))
+
+
+def _comparisons(criteria: Sequence[Criterion]) -> int:
+    """How many a statement has at most: for each alternative of one criterion, all of the others' are looked up."""
+    sizes = [len(criterion.forms) for criterion in criteria]
+    return max((size * (1 + sum(sizes) - size) for size in sizes), default=0)
 
 
 def _count(text: str | None) -> int:
@@ -91,10 +99,10 @@ def _criterion(type_name: str, name: str, text: str, *, strict: bool, base_url: 
     """None for a parameter that is left out."""
     bare, _, modifier = name.partition(":")
     if bare in ("_id", "_lastUpdated"):
-        read = _id_values if bare == "_id" else _updated_values
         if modifier:
             raise _unsupported(bare, modifier)
-        return _with_values(bare, [read(name, part) for part in _alternatives(name, text)])
+        parts = _alternatives(name, text)
+        return _ids(parts) if bare == "_id" else _with_values(bare, [_updated_values(name, part) for part in parts])
     parameter = parameters_of(type_name).get(bare)
     if parameter is None:
         if strict:
@@ -115,11 +123,22 @@ def _with_values(param: str, alternatives: Sequence[tuple[str, tuple[Any, ...]]]
 
 
 def _alternatives(name: str, text: str) -> list[str]:
-    parts = [part for part in _SEPARATOR.split(text) if part]
+    parts = [part for part in _split(text, ",") if part]
     if not parts:
         raise Invalid("a list of values has no value", expression=name)
     if len(parts) > VALUES_MAX:
         raise Invalid(f"a parameter takes at most {VALUES_MAX} values; this one has {len(parts)}", expression=name)
+    return parts
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """At each separator that no backslash stands before; a backslash may itself be escaped."""
+    parts = [""]
+    for piece in _pieces(text):
+        if piece == separator:
+            parts.append("")
+        else:
+            parts[-1] += piece
     return parts
 
 
@@ -131,22 +150,23 @@ def _unsupported(param: str, modifier: str) -> Invalid:
     return Invalid(f"the modifier :{modifier[:40]} is not supported for {param}", expression=param)
 
 
-def _id_values(name: str, text: str) -> tuple[str, tuple[Any, ...]]:
-    if not is_id(text):
-        raise Invalid("an id has 1 to 64 letters, digits, - or .", expression=name)
-    return "id", (text,)
+def _ids(parts: Sequence[str]) -> Criterion:
+    """Several are one value, with commas between: clients ask for many at once, and no id has a comma."""
+    if not all(map(is_id, parts)):
+        raise Invalid("an id has 1 to 64 letters, digits, - or .", expression="_id")
+    return Criterion("_id", ("id" if len(parts) == 1 else "ids",), ((",".join(parts),),))
 
 
 def _token(parameter: Parameter, modifier: str, text: str) -> tuple[str, tuple[Any, ...]]:
     if modifier:
         raise _unsupported(parameter.name, modifier)
-    halves = [_unescaped(half) for half in re.split(r"(?<!\\)\|", text)]
+    halves = [_unescaped(half) for half in _split(text, "|")]
     if len(halves) > 2 or not any(halves):
         raise Invalid("a token is code, system|code, |code or system|", expression=parameter.name)
-    code = halves[-1][:_INDEXED_CHARS]
+    code = cap(halves[-1])
     if len(halves) == 1:
         return "code", (code,)
-    system = halves[0][:_INDEXED_CHARS]
+    system = cap(halves[0])
     if not code:
         return "system", (system,)
     return "system_code", (code, system)
@@ -155,10 +175,10 @@ def _token(parameter: Parameter, modifier: str, text: str) -> tuple[str, tuple[A
 def _string(parameter: Parameter, modifier: str, text: str) -> tuple[str, tuple[Any, ...]]:
     value = _unescaped(text)
     if modifier == "exact":
-        return "exact", (normalise(value)[:_INDEXED_CHARS], value[:_INDEXED_CHARS])
+        return "exact", (cap(normalise(value)), cap(value))
     if modifier:
         raise _unsupported(parameter.name, modifier)
-    prefix = normalise(value)[:_INDEXED_CHARS]
+    prefix = cap(normalise(value))
     return "prefix", (prefix, prefix + _LAST_CODE_POINT)
 
 
@@ -210,7 +230,7 @@ def _reference(parameter: Parameter, modifier: str, text: str, base_url: str) ->
     if not kind and len(parameter.targets) != 1:
         raise Invalid(f"say what type is meant: Type/id, or {name}:Type=id", expression=name)
     kind = kind or parameter.targets[0]
-    if not is_type(kind) or not is_id(target_id):
+    if not is_type(kind) or not is_id(target_id) or value.startswith("/"):
         raise Invalid("a reference is Type/id or an id", expression=name)
     if parameter.targets and kind not in parameter.targets:
         return "nothing", ()

@@ -36,6 +36,7 @@ API_SETTINGS = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_hashagg": "off",
+    "enable_sort": "off",
     "enable_memoize": "off",
     "jit": "off",
     "search_path": "pg_catalog",

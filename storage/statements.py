@@ -126,7 +126,7 @@ def _weight(param: str, forms: tuple[str, ...]) -> int:
 
 
 def _form_weight(param: str, form: str) -> int:
-    if form in ("nothing", "id"):
+    if form in _BY_ID:
         return 0
     if form in ("code", "system_code"):
         return 5 if param in _COMMON else 1
@@ -136,6 +136,7 @@ def _form_weight(param: str, form: str) -> int:
 
 
 _SELECTIVE = 2  # up to this weight few rows are walked, whatever is looked up beside
+_BY_ID = {"nothing", "id", "ids"}
 _IN_ORDER = {"nothing", "code", "system_code", "reference"}  # their index has the matches in the order of the list
 
 
@@ -144,9 +145,7 @@ def _bounded(shape: Shape) -> bool:
     if not shape:
         return True
     param, forms = shape[0]
-    if set(forms) <= {"nothing", "id"}:
-        return True
-    if len(forms) > 1 or forms[0] not in _IN_ORDER:
+    if len(forms) > 1 or forms[0] not in _IN_ORDER | {"id"}:
         return False
     return _weight(param, forms) <= _SELECTIVE or (len(shape) == 1 and forms[0] != "system_code")
 
@@ -219,12 +218,22 @@ def _branches(type_name: str, shape: Shape, at: dict[str, str]) -> list[tuple[st
     lookups = "".join(f"\nAND {_lookup(type_name, *other, values[place], at)}" for place, other in enumerate(others, 1))
     return [
         (
-            _looked_at(given[0], type_name, form, at) if form == "id" else f"fhir.{_FORMS[form].table}",
+            _looked_at(_asked_id(form, given), type_name, form, at)
+            if given and form in _BY_ID
+            else f"fhir.{_FORMS[form].table}",
             f"{_owner(type_name, at)} AND {_condition('x', type_name, param, form, given)}{lookups}",
             "x.rank" if form in _IN_ORDER else "x.rank + 0",
         )
         for form, given in zip(forms, values[0], strict=True)
     ]
+
+
+def _asked_id(form: str, given: list[str]) -> str:
+    return given[0] if form == "id" else _any_of(given[0])
+
+
+def _any_of(list_text: str) -> str:
+    return f"ANY (string_to_array({list_text}, ','))"
 
 
 def _numbered(shape: Shape, at: dict[str, str]) -> list[list[list[str]]]:
@@ -247,7 +256,7 @@ def _lookup(type_name: str, param: str, forms: tuple[str, ...], values: list[lis
 
 
 def _looked_at(resource_id: str, type_name: str, form: str, at: dict[str, str]) -> str:
-    """What one resource has in a form's table. OFFSET 0: a range, which may be a wide one, must not choose the index."""
+    """What one resource has in a form's table. OFFSET 0: neither a range, which may be wide, nor an order chooses the index."""
     fence = "" if form in _IN_ORDER else " OFFSET 0"
     return f"(SELECT * FROM fhir.{_FORMS[form].table} WHERE {_owned(resource_id, type_name, at)}{fence})"
 
@@ -316,6 +325,7 @@ def _updated_forms() -> dict[str, _Form]:
 _FORMS: dict[str, _Form] = {
     "nothing": _Form("resource", (), lambda _x: "false"),
     "id": _Form("resource", ("text",), lambda x, a: f"{x}.id = {a}"),
+    "ids": _Form("resource", ("text",), lambda x, a: f"{x}.id = {_any_of(a)}"),
     "code": _Form("token", ("text",), lambda x, a: f"{x}.code = {a}"),
     "system_code": _Form("token", ("text", "text"), lambda x, a, b: f"{x}.code = {a} AND {x}.system = {b}"),
     "system": _Form("token", ("text",), lambda x, a: f"{x}.system = {a}"),

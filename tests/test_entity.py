@@ -1,43 +1,323 @@
-"""Reads, lists, paging and the review, on the direct path."""
+"""Reading by id: bytes, validators, refusals and keys, on both paths."""
 
-from tests.support import add_tenant, encounter, patient, served
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from multidict import CIMultiDict
+
+from base.operations import BY_NAME, OPERATIONS, Kind
+from storage.embedded import Cluster
+from storage.resources import Batch, upsert
+from storage.tenancy import create_key, list_keys, revoke_key
+from tests.conftest import make_database
+from tests.support import NOW, Reply, Served, add_tenant, connected, encounter, patient, served, store, until
+
+PATHS = ("direct", "channel")
+OWN_TO_EACH = {"X-Request-ID", "X-Sluice-Path", "Server-Timing", "Date"}
+JSON = "application/fhir+json;charset=utf-8"
 
 
-async def test_smoke(database: str) -> None:
-    """A resource is read."""
-    key = await add_tenant(
+@dataclass
+class Home:
+    """A migrated database with tenants in it, and their keys."""
+
+    database: str
+    keys: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Asker:
+    """Asks as a client does. On the channel path it asks a second time, directly, and the two answers must be equal."""
+
+    server: Served
+    path: str
+
+    async def __call__(self, path: str, tenant: str = "one", method: str = "GET", **headers: str) -> Reply:
+        reply = await self.once(path, tenant, method, **headers)
+        if self.path == "channel":
+            direct = await self.once(path, tenant, method, X_Sluice_Force="direct", **headers)
+            assert direct.headers.get("X-Sluice-Path") != "channel"
+            assert shown(reply) == shown(direct)
+        return reply
+
+    async def once(self, path: str, tenant: str | None = "one", method: str = "GET", **headers: str) -> Reply:
+        reply = await self.server.get(path, tenant, method, **headers)
+        return Reply(reply.status, cast("dict[str, str]", CIMultiDict(reply.headers)), reply.body)
+
+
+def shown(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+    """What must not depend on the path."""
+    return reply.status, {name: value for name, value in reply.headers.items() if name not in OWN_TO_EACH}, reply.body
+
+
+@asynccontextmanager
+async def asking(home: Home, path: str, **settings: Any) -> AsyncIterator[Asker]:
+    """A server on which every tenant goes the wanted path."""
+    async with served(home.database, keys=home.keys, **{"pool_size": 7, **settings}) as server:
+        for tenant in home.keys:
+            standing = await server.get("/warm-up", tenant, "POST" if path == "channel" else "DELETE")
+            assert standing.status in (200, 201, 403)
+        yield Asker(server, path)
+
+
+def build_home(cluster: Cluster, template: str, name: str, fill: Callable[[Home], Coroutine[Any, Any, None]]) -> Home:
+    """A database for all tests of one file: `fill` puts in what they read."""
+
+    async def make() -> Home:
+        home = Home(await make_database(cluster, name, template))
+        await fill(home)
+        return home
+
+    return asyncio.run(make())
+
+
+async def delete(database: str, tenant: str, *keys: tuple[str, str]) -> None:
+    async with connected(database) as connection, connection.transaction():
+        tenant_id = await connection.fetchval("SELECT tenant_id FROM ops.tenant WHERE name = $1", tenant)
+        await upsert(connection, tenant_id, Batch([], keys), NOW)
+
+
+def diagnosed(reply: Reply, status: int, code: str) -> str:
+    """Checks that a refusal is an OperationOutcome, and returns its words."""
+    assert reply.status == status, reply.body
+    assert reply.headers["Content-Type"] == JSON
+    assert reply.json["resourceType"] == "OperationOutcome"
+    (issue,) = reply.json["issue"]
+    assert (issue["severity"], issue["code"]) == ("error", code)
+    return str(issue["diagnostics"])
+
+
+async def _fill(home: Home) -> None:
+    database = home.database
+    home.keys["one"] = await add_tenant(
         database,
         "one",
         [
-            patient("a", name=[{"family": "Ng"}], birthDate="1980-02-03"),
+            patient("a", name=[{"family": "Ng"}], birthDate="1980-02-03", extension=[{"url": "x:y", "valueDecimal": 5}]),
+            patient("changed", active=False),
+            patient("gone"),
+            patient("only-here"),
             encounter("e", "2024-01-01", subject={"reference": "Patient/a"}),
+            {"resourceType": "Practitioner", "id": "p", "active": True},
+            {"resourceType": "Claim", "id": "c", "status": "active", "patient": {"reference": "Patient/a"}},
         ],
     )
-    async with served(database, keys={"one": key}) as server:
-        for path in (
+    home.keys["two"] = await add_tenant(database, "two", [patient("a", active=True)])
+    await delete(database, "one", ("Patient", "gone"))
+    async with connected(database) as connection:
+        await store(connection, "one", [patient("changed", active=True)])
+        home.keys["reader"] = await create_key(connection, "one", ["read"])
+        home.keys["warmer"] = await create_key(connection, "one", ["warm"])
+        home.keys["operator"] = await create_key(connection, None, ["operate"])
+        home.keys["operator-reader"] = await create_key(connection, None, ["operate", "read"])
+
+
+@pytest.fixture(scope="module")
+def home(cluster: Cluster, template: str) -> Home:
+    return build_home(cluster, template, "entity", _fill)
+
+
+READS = {"get_patient": "a", "get_encounter": "e", "get_practitioner": "p"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_read(home: Home, path: str) -> None:
+    """A read gives the stored bytes, with validators that agree with its meta, by either route and on the path asked for."""
+    async with asking(home, path) as ask:
+        for name, resource_id in READS.items():
+            replies = [await ask(route.replace("{id}", resource_id)) for route in BY_NAME[name].routes]
+            for reply in replies:
+                assert (reply.status, reply.path) == (200, path)
+                assert reply.headers["Content-Type"] == JSON
+                assert reply.headers["ETag"] == f'W/"{reply.json["meta"]["versionId"]}"' == 'W/"1"'
+                assert reply.headers["Last-Modified"] == "Fri, 02 Jan 2026 03:04:05 GMT"
+                assert reply.json["meta"]["lastUpdated"] == "2026-01-02T03:04:05.678Z"
+                assert (reply.json["resourceType"], reply.json["id"]) == (BY_NAME[name].type, resource_id)
+            assert shown(replies[0]) == shown(replies[1])
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_every_answer_says_how_it_came(home: Home, path: str) -> None:
+    """Each operation's answer has its request id, path, timing and ETag; a client's own request id is kept if it is one."""
+    async with asking(home, path) as ask:
+        for operation in OPERATIONS:
+            for route in operation.routes:
+                url = route.replace("{id}", "e" if operation.kind is Kind.REVIEW else READS.get(operation.name, ""))
+                reply = await ask(url, X_Request_ID="Req-1.x")
+                assert (reply.status, reply.path) == (200, path), url
+                assert reply.headers["X-Request-ID"] == "Req-1.x"
+                assert reply.headers["ETag"].startswith('W/"')
+                stages = [part.partition(";dur=")[0].strip() for part in reply.headers["Server-Timing"].split(",")]
+                assert stages == ["queue", "pool", "query", "encode", "total"]
+        given = [(await ask("/patients/a", X_Request_ID=name)).headers["X-Request-ID"] for name in ("", "a b", "x" * 65)]
+        assert len(set(given)) == 3
+        assert not {"", "a b", "x" * 65} & set(given)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_unchanged(home: Home, path: str) -> None:
+    """If-None-Match in any spelling that clients use gives 304 with the ETag and no body; another tag gives the resource."""
+    async with asking(home, path) as ask:
+        for given in ('W/"1"', '"1"', "1", 'W/"7", W/"1"', '"x","1"', "*"):
+            reply = await ask("/patients/a", If_None_Match=given)
+            assert (reply.status, reply.body, reply.headers["ETag"]) == (304, b"", 'W/"1"'), given
+            assert (reply.path, "Content-Type" in reply.headers) == (path, False)
+        for given in ('W/"2"', "11", '""', "W/", 'W/"1', "x" * 500):
+            assert (await ask("/patients/a", If_None_Match=given)).status == (304 if given == 'W/"1' else 200), given
+        listed = await ask("/patients?active=true")
+        assert (await ask("/patients?active=true", If_None_Match=listed.headers["ETag"])).status == 304
+        assert (await ask("/patients?active=false", If_None_Match=listed.headers["ETag"])).status == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_unchanged_since(home: Home, path: str) -> None:
+    """If-Modified-Since counts only without If-None-Match, and a date that is none counts for nothing."""
+    at, before = "Fri, 02 Jan 2026 03:04:05 GMT", "Fri, 02 Jan 2026 03:04:04 GMT"
+    async with asking(home, path) as ask:
+        assert (await ask("/patients/a", If_Modified_Since=at)).status == 304
+        assert (await ask("/patients/a", If_Modified_Since=before)).status == 200
+        assert (await ask("/patients/a", If_Modified_Since=at, If_None_Match='W/"2"')).status == 200
+        assert (await ask("/patients/a", If_Modified_Since=before, If_None_Match='W/"1"')).status == 304
+        garbage = ("", "yesterday", "0", "Fri, 99 Foo 2026", "Fri, 02 Jan 99999 03:04:05 GMT", at.replace("GMT", "-0000"))
+        for given in garbage:
+            assert (await ask("/patients/a", If_Modified_Since=given)).status == 200, given
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_changed(home: Home, path: str) -> None:
+    """A changed resource has its next version's ETag, and the former one's no longer matches."""
+    async with asking(home, path) as ask:
+        reply = await ask("/patients/changed", If_None_Match='W/"1"')
+        assert (reply.status, reply.headers["ETag"], reply.json["active"]) == (200, 'W/"2"', True)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_not_there(home: Home, path: str) -> None:
+    """Unknown is 404, deleted 410, an id that can be none 400; none is made 304 by a wildcard."""
+    async with asking(home, path) as ask:
+        for url in ("/patients/zz", "/encounters/a", "/practitioners/a", "/fhir/Patient/e", "/reviews/zz"):
+            assert diagnosed(await ask(url, If_None_Match="*"), 404, "not-found")
+        assert diagnosed(await ask("/patients/gone"), 410, "deleted")
+        assert diagnosed(await ask("/patients/gone", If_None_Match="*"), 410, "deleted")
+        for broken in ("a_b", "x" * 65, "%C3%BC", "a%2Fb", "a%20b", "%00", "a%27"):
+            words = diagnosed(await ask(f"/patients/{broken}"), 400, "invalid")
+            assert words == "an id has 1 to 64 letters, digits, - or ."
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_head(home: Home, path: str) -> None:
+    """HEAD gives the headers of GET, for answers and refusals, and no body."""
+    async with asking(home, path) as ask:
+        for url in (
             "/patients/a",
-            "/fhir/Patient/a",
-            "/patients",
-            "/fhir/Patient?name=n&birthdate=1980",
-            "/encounters?patient=a",
+            "/fhir/Patient?active=true",
             "/reviews/e",
-            "/patients?_count=0",
+            "/patients/gone",
             "/patients/zz",
-            "/patients/%25",
-            "/fhir/Claim",
-            "/fhir/Foo",
-            "/nope",
-            "/patients?birthdate=x",
+            "/fhir/Claim/c",
         ):
-            reply = await server.get(path)
-            print(path, reply.status, reply.headers.get("ETag"), reply.headers.get("Server-Timing"), reply.body.decode()[:300])
-        print((await server.get("/patients/a", None)).body)
-        print((await server.get("/metrics", None)).body.decode()[-500:])
-        r = await server.get("/warm-up", method="POST")
-        print(r.status, r.body)
-        for p in ("/patients/a", "/patients", "/reviews/e"):
-            r = await server.get(p)
-            print(r.status, r.headers, r.body[:100])
-        print((await server.get("/warm-up", method="DELETE")).body)
-        print((await server.get("/warm-up")).body)
-        assert 0
+            whole, head = await ask(url), await ask(url, method="HEAD")
+            assert shown(head) == (*shown(whole)[:2], b"")
+            assert head.headers["Content-Length"] == str(len(whole.body))
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_wrong_method(home: Home, path: str) -> None:
+    """A method that a route does not take is 405, with those that it takes in Allow."""
+    async with asking(home, path) as ask:
+        for url in ("/patients/a", "/fhir/Patient/a", "/patients", "/reviews/e", "/fhir/Claim/c", "/fhir/Claim"):
+            for method in ("PUT", "POST", "DELETE", "PATCH", "OPTIONS"):
+                reply = await ask(url, method=method)
+                assert diagnosed(reply, 405, "not-supported")
+                assert set(reply.headers["Allow"].split(",")) == {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_other_types(home: Home, path: str) -> None:
+    """A type without channels is read and searched directly, also for a warm tenant; a name that is no type is 404."""
+    async with asking(home, path) as ask:
+        read, found = await ask("/fhir/Claim/c"), await ask("/fhir/Claim?patient=a")
+        assert (read.path, found.path) == ("direct", "direct")
+        assert read.headers["ETag"] == 'W/"1"'
+        assert [entry["resource"] for entry in found.json["entry"]] == [read.json]
+        for url in ("/fhir/Patients/a", "/fhir/Foo", "/fhir/patient/a"):
+            assert diagnosed(await ask(url), 404, "not-supported")
+        assert diagnosed(await ask("/fhir/Claim/zz"), 404, "not-found")
+        forced = await ask.once("/fhir/Claim/c", X_Sluice_Force="channel")
+        assert diagnosed(forced, 409, "conflict")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_tenants_are_apart(home: Home, path: str) -> None:
+    """The same id in two tenants gives each its own; another tenant's id is unknown, and its ETag tells nothing."""
+    async with asking(home, path) as ask:
+        mine, theirs = await ask("/patients/a", "one"), await ask("/patients/a", "two")
+        assert ("active" in mine.json, theirs.json["active"]) == (False, True)
+        for given in ({}, {"If_None_Match": 'W/"1"'}, {"If_None_Match": "*"}):
+            assert diagnosed(await ask("/patients/only-here", "two", **given), 404, "not-found")
+        for url in ("/patients?_id=only-here", "/encounters?patient=a", "/encounters?subject=Patient/a"):
+            assert "entry" not in (await ask(url, "two")).json
+        assert diagnosed(await ask("/reviews/e", "two"), 404, "not-found")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_keys(home: Home, path: str) -> None:
+    """No key, an unknown one and another scheme are 401 with a challenge; a key without the scope is 403."""
+    async with asking(home, path) as ask:
+        get = ask.once
+        refused = [await get("/patients/a", None)]
+        refused += [
+            await get("/patients/a", None, Authorization=given)
+            for given in ("Bearer", "Bearer ", "Bearer nope", "Basic b25lOnR3bw==", f"Token {home.keys['one']}", "Bearer \xff")
+        ]
+        for reply in refused:
+            assert diagnosed(reply, 401, "login")
+            assert reply.headers["WWW-Authenticate"].startswith("Bearer")
+        assert diagnosed(await get("/patients/a", "warmer"), 403, "forbidden")
+        assert diagnosed(await get("/patients/a", "operator"), 403, "forbidden")
+        assert diagnosed(await get("/patients/a", "operator-reader"), 403, "forbidden")
+        assert (await get("/warm-up", "reader", "POST")).status == 403
+        assert (await get("/patients/a", None, Authorization=f"bearer  {home.keys['one']} ")).status == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_forcing_a_path(home: Home, path: str) -> None:
+    """X-Sluice-Force is for keys that operate; what cannot be forced is refused."""
+    async with asking(home, path) as ask:
+        get = ask.once
+        assert diagnosed(await get("/patients/a", "reader", X_Sluice_Force="direct"), 403, "forbidden")
+        assert diagnosed(await get("/patients/a", X_Sluice_Force="sideways"), 400, "invalid")
+        assert (await get("/patients/a", X_Sluice_Force="direct")).path == "direct"
+        forced = await get("/patients/a", X_Sluice_Force="channel")
+        if path == "channel":
+            assert (forced.status, forced.path) == (200, "channel")
+        else:
+            assert diagnosed(forced, 409, "conflict")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_revoked(home: Home, path: str) -> None:
+    """A revoked key is refused once the time for which keys are remembered is over, and not served meanwhile for ever."""
+    async with connected(home.database) as connection:
+        key = await create_key(connection, "one", ["read"])
+        number = (await list_keys(connection, "one"))[-1]["key_id"]
+        async with asking(Home(home.database, {**home.keys, "doomed": key}), path, key_ttl_s=0.05) as ask:
+            assert (await ask.once("/patients/a", "doomed")).status == 200
+            await revoke_key(connection, number)
+            began = asyncio.get_running_loop().time()
+            while (await ask.once("/patients/a", "doomed")).status == 200:
+                assert asyncio.get_running_loop().time() < began + 0.05 + 1
+            assert diagnosed(await ask.once("/patients/a", "doomed"), 401, "login")
+
+
+async def test_metrics_count_the_path(home: Home) -> None:
+    """What a header says of the path is what the metrics count."""
+    async with asking(home, "channel") as ask:
+        counted = ask.server.services.metrics.requests
+        before = counted.child("get_patient", "channel", "200", "").value
+        assert (await ask.once("/patients/a")).path == "channel"
+        await until(lambda: counted.child("get_patient", "channel", "200", "").value == before + 1)

@@ -64,7 +64,8 @@ async def test_connections_ended(database: str, path: str) -> None:
 
 async def _end_ours(connection: asyncpg.Connection) -> None:
     await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sluice api' AND datname = current_database()"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'sluice api' AND datname = current_database()"
     )
 
 

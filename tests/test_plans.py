@@ -40,9 +40,6 @@ PAGES_MAX = 12 * (PAGE + 1)
 BIG, SMALL = 1, 3
 ASKS = 8
 MOMENTS = ("while_empty", "no_statistics", "after_analyze", "first", "seventh")
-_BLIND = pytest.mark.xfail(reason="until fhir.resource_updated is partial and the API's connections do not sort by choice")
-GUARDED = [pytest.param(moment, marks=_BLIND if moment in MOMENTS[:2] else ()) for moment in MOMENTS]
-
 LISTS = {
     "Patient": [
         "",
@@ -100,7 +97,6 @@ LISTS = {
 BOUNDED = {
     *(f"{kind}?" for kind in LISTS),
     "Patient?_id=Patient19990",
-    "Patient?_id=Patient19990,Patient5,Patient6",
     "Patient?identifier=id19990",
     "Patient?identifier=http://a|id19990",
     "Patient?gender=female",
@@ -174,7 +170,7 @@ FROM source WHERE k = 'Claim';
 
 @dataclass(frozen=True)
 class Case:
-    """A statement with the values of one ask. `type` is the one partition that it may touch; None: the review, which goes about."""
+    """A statement with the values of one ask. `type`: the one whose partitions it may touch; None is the review's."""
 
     name: str
     type: str | None
@@ -344,9 +340,11 @@ def test_one_partition_is_touched(plans: Plans, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.statement.bounded])
-@pytest.mark.parametrize("moment", GUARDED)
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_bounded_is_bounded(plans: Plans, name: str, moment: str) -> None:
     """What is called bounded touches a few rows for each that it brings, in a tenant of any size, alone and in a batch."""
+    if (name, moment) == ("review", "while_empty"):
+        pytest.xfail("an index in another order looks as good for an encounter's references, until the first ANALYZE")
     for tenant in (BIG, SMALL):
         plan = plans.single[name, moment, tenant]
         assert rows_touched(plan) <= ROWS_MAX, tenant
@@ -358,12 +356,12 @@ def test_bounded_is_bounded(plans: Plans, name: str, moment: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.statement.bounded])
-@pytest.mark.parametrize("moment", GUARDED)
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_bounded_sorts_no_more_than_a_page(plans: Plans, name: str, moment: str) -> None:
     """A bounded walk is in the order of its answer: nothing is sorted but what is shown."""
     for plan in (plans.single[name, moment, BIG], plans.batch[name, moment]):
         sorts = [node for node in nodes(plan) if node["Node Type"] in ("Sort", "Incremental Sort")]
-        assert all(node["Actual Rows"] <= PAGE + 1 for node in sorts), sorts
+        assert all(node["Plans"][0]["Actual Rows"] <= PAGE + 1 for node in sorts), sorts
 
 
 def test_what_may_be_batched() -> None:
@@ -394,4 +392,4 @@ def test_hot_statements_are_guarded() -> None:
 def test_a_day_is_a_walk_over_that_day(plans: Plans) -> None:
     """A search by one day reads that day's part of the index, once there are statistics."""
     for moment in ("after_analyze", "first", "seventh"):
-        assert pages_touched(plans.single["Patient?birthdate=1960-05-05", moment, BIG]) < PAGES_MAX
+        assert pages_touched(plans.single["Patient?birthdate=1960-05-05", moment, BIG]) < 20

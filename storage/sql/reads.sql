@@ -1,17 +1,18 @@
 -- Templates: {tenant}, {id}, … become $1, $2, … in the statement for one ask, and columns of `ask` in a batch's LATERAL.
 -- Every row begins with the table's own tenant, by which (and by the ask's number) the answer is handed out.
 
--- read: one resource by id
+-- read: one resource by id. OFFSET 0: a batch looks into the index for each ask, and never walks the table to look for asks
 SELECT r.tenant_id, r.id, r.version, r.last_updated, r.deleted, r.body
 FROM fhir.resource r
 WHERE r.tenant_id = {tenant} AND r.id = {id} AND r.type = '{type}'
+OFFSET 0
 
 -- review: an encounter (kind 0), what tells of its money (kind 1, always all of it), and the rest around it (kind 2, a page of it)
 -- OFFSET 0 keeps each step one look into an index per row before it, also in a plan that was made while the tables were empty.
 WITH near AS (
     SELECT 'Encounter' COLLATE "C" AS type, {id} COLLATE "C" AS id
     UNION
-    SELECT x.to_type, x.to_id FROM fhir.reference x WHERE x.tenant_id = {tenant} AND x.type = 'Encounter' AND x.id = {id}
+    SELECT x.to_type, x.to_id FROM fhir.reference x WHERE x.tenant_id = {tenant} AND x.id = {id} AND x.type = 'Encounter'
     UNION
     SELECT x.type, x.id FROM fhir.reference x WHERE x.tenant_id = {tenant} AND x.to_type = 'Encounter' AND x.to_id = {id}
 ), around AS (

@@ -13,7 +13,7 @@ BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
         EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
         END;
-        IF NOT pg_has_role(current_user, wanted, 'MEMBER') THEN
+        IF NOT pg_has_role(current_user, wanted, 'SET') THEN
             EXECUTE format('GRANT %I TO %I', wanted, current_user);
         END IF;
     END LOOP;
@@ -179,16 +179,17 @@ BEGIN
 END $$;
 
 CREATE INDEX resource_order ON fhir.resource (tenant_id, type, rank, id) WHERE NOT deleted;
-CREATE INDEX resource_updated ON fhir.resource (tenant_id, type, last_updated, id);
+CREATE INDEX resource_updated ON fhir.resource (tenant_id, type, last_updated, id) WHERE NOT deleted;
 CREATE INDEX token_value ON fhir.token (tenant_id, type, param, code, rank, id) INCLUDE (system);
 CREATE INDEX string_value ON fhir.string (tenant_id, type, param, value, rank, id);
 CREATE INDEX date_value ON fhir.date (tenant_id, type, param, lower, upper, rank, id);
-CREATE INDEX reference_value ON fhir.reference (tenant_id, to_type, to_id, type, path, rank, id);
 -- What a changed resource had is taken away by these.
 CREATE INDEX token_owner ON fhir.token (tenant_id, type, id);
 CREATE INDEX string_owner ON fhir.string (tenant_id, type, id);
 CREATE INDEX date_owner ON fhir.date (tenant_id, type, id);
-CREATE INDEX reference_owner ON fhir.reference (tenant_id, type, id);
+-- With what it leads to, so that what an encounter refers to is read from here alone.
+CREATE INDEX reference_owner ON fhir.reference (tenant_id, id, type) INCLUDE (to_type, to_id);
+CREATE INDEX reference_value ON fhir.reference (tenant_id, to_type, to_id, type, path, rank, id);
 
 -- The bytes that are served: resourceType, id and the two members of meta that the server decides, then `tail`, which is
 -- what came in from there on (it begins inside meta, with `}` or with `,"profile":…`).

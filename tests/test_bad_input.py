@@ -1,0 +1,424 @@
+"""Bad input: a 4xx OperationOutcome that names what is wrong, quickly, and never a 500."""
+
+import asyncio
+import statistics
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from storage.embedded import Cluster
+from tests.conftest import PROVE
+from tests.support import add_tenant, encounter, patient
+from tests.test_entity import PATHS, Asker, Home, asking, build_home, diagnosed
+
+CANARY = "Kanarienvogel"
+REQUESTS = 20_000 if PROVE else 500
+QUICK_MS = 5.0
+
+
+async def _fill(home: Home) -> None:
+    for tenant in ("one", "two"):
+        home.keys[tenant] = await add_tenant(
+            home.database,
+            tenant,
+            [
+                patient("a", name=[{"family": "Ng"}], birthDate="1980"),
+                encounter("e", "2024", subject={"reference": "Patient/a"}),
+            ],
+        )
+
+
+@pytest.fixture(scope="module")
+def home(cluster: Cluster, template: str) -> Home:
+    return build_home(cluster, template, "bad_input", _fill)
+
+
+@dataclass
+class Wire:
+    """Speaks to the server in bytes."""
+
+    host: str
+    port: int
+    key: str
+
+    async def send(self, raw: bytes, *, half_close: bool = False) -> "Answer":
+        """One answer to whatever is sent; the server may close before it has read all."""
+        reader, writer = await asyncio.open_connection(self.host, self.port)
+        try:
+            writer.write(raw)
+            if half_close:
+                writer.write_eof()
+            async with asyncio.timeout(20):
+                return await _answer(reader)
+        finally:
+            writer.transport.abort()
+
+    async def get(self, target: bytes, *headers: bytes, method: bytes = b"GET") -> "Answer":
+        """A request with the tenant's key; `target` and `headers` stand as they are."""
+        lines = [b"%b %b HTTP/1.1" % (method, target), b"Host: x", b"Authorization: Bearer %b" % self.key.encode(), *headers]
+        return await self.send(b"\r\n".join(lines) + b"\r\n\r\n")
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: CIMultiDict[str]
+    body: bytes
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is an OperationOutcome with a client's fault and words for it."""
+        if not 400 <= self.status < 500 or self.headers.get("Content-Type") != "application/fhir+json;charset=utf-8":
+            return False
+        if not self.body:
+            return True  # of a HEAD
+        told = orjson.loads(self.body)
+        return told["resourceType"] == "OperationOutcome" and len(told["issue"][0]["diagnostics"]) > 10
+
+
+async def _answer(reader: asyncio.StreamReader) -> Answer:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    status = int(head[0].split(" ")[1])
+    if status == 100:
+        return await _answer(reader)
+    headers = CIMultiDict(line.split(": ", 1) for line in head[1:] if line)
+    try:
+        body = await reader.readexactly(int(headers.get("Content-Length", "0")))
+    except asyncio.IncompleteReadError as error:
+        body = error.partial
+    return Answer(status, headers, body)
+
+
+@asynccontextmanager
+async def wired(home: Home, path: str, **settings: Any) -> AsyncIterator[Wire]:
+    async with asking(home, path, **settings) as ask:
+        url = urlsplit(ask.server.url)
+        yield Wire(url.hostname or "", url.port or 0, home.keys["one"])
+
+
+REFUSALS = {
+    "/patients/a_b": ("invalid", "id"),
+    "/patients/%00": ("invalid", "id"),
+    "/patients/%ED%A0%80": ("invalid", "id"),
+    "/patients/%FF": ("invalid", "id"),
+    "/patients/..%2Fa": ("invalid", "id"),
+    "/patients/" + "x" * 65: ("invalid", "id"),
+    "/reviews/a%20b": ("invalid", "id"),
+    "/fhir/Claim/a_b": ("invalid", "id"),
+    "/patients?birthdate=x": ("invalid", "birthdate"),
+    "/patients?birthdate=%00": ("invalid", "birthdate"),
+    "/patients?family=a%00b": ("invalid", "family"),
+    "/patients?fam%00ily=a": ("invalid", "family"),
+    "/patients?birthdate=%ED%A0%80": ("invalid", "birthdate"),
+    "/patients?_id=%ED%A0%80": ("invalid", "_id"),
+    "/patients?_count=x": ("invalid", "_count"),
+    "/patients?_count=%F0%9D%9F%99": ("invalid", "_count"),
+    "/patients?_total=x": ("invalid", "_total"),
+    "/patients?_cursor=x": ("invalid", "_cursor"),
+    "/patients?_cursor=" + "A" * 5000: ("invalid", "_cursor"),
+    "/patients?name:foo=x": ("invalid", "name"),
+    "/patients?gender=||": ("invalid", "gender"),
+    "/patients?_lastUpdated=x": ("invalid", "_lastUpdated"),
+    "/encounters?subject=a": ("invalid", "subject"),
+    "/encounters?patient=%2F": ("invalid", "patient"),
+    "/patients?_format=xml": ("not-supported", "_format"),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_refusals_say_where(home: Home, path: str) -> None:
+    """A refusal names the element or parameter that is wrong."""
+    async with asking(home, path) as ask:
+        for url, (code, expression) in REFUSALS.items():
+            reply = await ask(url)
+            assert diagnosed(reply, 406 if code == "not-supported" else 400, code), url
+            assert reply.json["issue"][0]["expression"] == [expression], url
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_refusals_are_quick(home: Home, path: str) -> None:
+    """The server takes less than 5 ms for a refusal: it is one before the database is asked."""
+    took: dict[str, list[float]] = {url: [] for url in [*REFUSALS, "/patients/zz"]}
+    async with asking(home, path) as ask:
+        for _ in range(9):
+            for url, times in took.items():
+                timing = (await ask.once(url)).headers["Server-Timing"]
+                times.append(float(timing.rpartition("total;dur=")[2]))
+    assert {url: times for url, times in took.items() if statistics.median(times) >= QUICK_MS} == {}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_accept(home: Home, path: str) -> None:
+    """What accepts no JSON of FHIR 4.0 is 406; what is absent, general or has JSON among others is served."""
+    served = (
+        "*/*", "application/*", "application/json", "application/fhir+json", "application/fhir+json;fhirVersion=4.0",
+        "text/html, application/fhir+json;q=0.1", "application/fhir+xml,application/json", "APPLICATION/FHIR+JSON", "",
+    )  # fmt: skip
+    refused = ("application/fhir+xml", "text/html", "application/fhir+json;fhirVersion=3.0", "*/*;q=0", "nonsense", ";;,,;x")
+    async with asking(home, path) as ask:
+        for accept in served:
+            assert (await ask("/patients/a", Accept=accept)).status == 200, accept
+        for accept in refused:
+            reply = await ask("/patients/a", Accept=accept)
+            assert reply.status == (200 if accept == ";;,,;x" else 406), accept
+        for url in (
+            "/patients/a?_format=json",
+            "/patients/a?_format=application/fhir%2Bjson",
+            "/patients/a?_format=application/fhir+json",
+        ):
+            assert (await ask(url, Accept="application/fhir+xml")).status == 200
+
+
+LONG_URLS = [8_200, 10_000, 20_000, 100_000, 1_000_000]
+
+
+@pytest.mark.parametrize("length", LONG_URLS)
+@pytest.mark.parametrize("path", PATHS)
+async def test_oversized_urls(home: Home, path: str, length: int) -> None:
+    """A URL of any length is refused as too long, in its path or its query."""
+    async with wired(home, path) as wire:
+        for head in (b"/patients/", b"/patients?family=", b"/nope/", b"/patients?_id=" + b"a," * 3000):
+            answer = await wire.get(head + b"x" * length)
+            assert answer.refused, answer
+            assert answer.status in (414, 431)
+            assert orjson.loads(answer.body)["issue"][0]["code"] == "too-long"
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_oversized_headers(home: Home, path: str) -> None:
+    """Headers of a size that is still read do no harm; larger and more numerous ones are refused."""
+    async with wired(home, path) as wire:
+        for name in (b"Accept", b"X-Request-ID", b"If-None-Match", b"Prefer", b"Cookie", b"X-Other"):
+            assert (await wire.get(b"/patients/a", b"%b: %b" % (name, b"x" * 10_000))).status in (200, 406)
+            answer = await wire.get(b"/patients/a", b"%b: %b" % (name, b"x" * 100_000))
+            assert (answer.status, answer.refused) == (431, True)
+        many = await wire.get(b"/patients/a", *(b"X-%d: y" % n for n in range(300)))
+        assert many.refused or many.status == 200
+        assert (await wire.get(b"/patients/a", *(b"X-%d: y" % n for n in range(50_000)))).refused
+
+
+BROKEN_HTTP = {
+    "garbage": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "no version": b"GET /patients/a\r\n\r\n",
+    "HTTP/9.9": b"GET /patients/a HTTP/9.9\r\nHost: x\r\n\r\n",
+    "NUL in the URL": b"GET /patients/\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "NUL in a header": b"GET /patients/a HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
+    "space in the URL": b"GET /patients/a b HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no colon": b"GET /patients/a HTTP/1.1\r\nHost x\r\n\r\n",
+    "space before the colon": b"GET /patients/a HTTP/1.1\r\nHost : x\r\n\r\n",
+    "folded header": b"GET /patients/a HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n",
+    "unknown method": b"QUUX /patients/a HTTP/1.1\r\nHost: x\r\n\r\n",
+    "method in small letters": b"get /patients/a HTTP/1.1\r\nHost: x\r\n\r\n",
+    "length that is none": b"GET /patients/a HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
+    "length below nothing": b"GET /patients/a HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "two lengths": b"POST /patients/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "length and chunks": b"POST /patients HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "bad chunk": b"POST /patients HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "empty target": b"GET  HTTP/1.1\r\nHost: x\r\n\r\n",
+    "other target": b"GET * HTTP/1.1\r\nHost: x\r\n\r\n",
+    "authority": b"CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "expectation": b"GET /patients/a HTTP/1.1\r\nHost: x\r\nExpect: a-miracle\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN_HTTP)
+async def test_broken_http(home: Home, broken: str) -> None:
+    """What is no request, or half of one, is refused as everything else is."""
+    async with wired(home, "direct") as wire:
+        answer = await wire.send(BROKEN_HTTP[broken])
+        assert answer.refused, answer
+
+
+TARGETS = [
+    b"http://elsewhere.example/patients/a", b"https://x/patients/a?_format=json", b"//x/patients/a", b"http://[::1/patients",
+    b"http://x:99999999/patients", b"http://", b"http:///", b"/patients/a#x", b"/patients/%", b"/patients/%zz", b"/patients/%E0%80",
+    b"/patients?%", b"/patients?%=%", b"/patients?family=%zz", b"/patients?family=%ED%A0%80", b"/patients?%ED%A0%80=x",
+    b"/patients?birthdate=%FF", b"/patients?name:%ED%A0%80=x", b"/patients?_cursor=%ED%A0%80", b"/patients?_format=%ED%A0%80",
+    b"/patients?family=\xff\xfe", b"/patients/\xff", b"/%ED%A0%80", b"/fhir/%ED%A0%80/a", b"/fhir/%00", b"/fhir//a", b"/fhir/Patient//",
+    b"/patients?" + b"&" * 4000, b"/patients?" + b"a=b&" * 1500, b"/patients?_id=" + b"a," * 255 + b"a", b"/..", b"/./patients",
+    b"/patients/a/../a", b"/%2e%2e/%2e%2e/etc/passwd", b"/patients/{id}", b"/fhir/{type}/{id}", b"/reviews/e?_cursor=%00", b"/patients;x=1",
+    b"/patients?family=" + quote("\U0010ffff" * 100).encode(), b"/patients?family=%EF%BF%BF", b"/patients?family=%CC%81",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_strange_targets(home: Home, path: str) -> None:
+    """Absolute URLs, broken percent-encoding, lone surrogates and raw bytes are answered or refused, and never break anything."""
+    async with wired(home, path) as wire:
+        for target in TARGETS:
+            answer = await wire.get(target)
+            assert answer.refused or answer.status == 200, (target, answer)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_strange_headers(home: Home, path: str) -> None:
+    """A header's value may be any bytes: what cannot be understood counts for nothing or is refused."""
+    values = (
+        b"",
+        b"\xff\xfe",
+        b"\xed\xa0\x80",
+        b"\x01",
+        b'"',
+        b",,,",
+        b"W/",
+        b"=" * 99,
+        b"9" * 400,
+        b"Mon, 01 Jan 0001 00:00:00 +9999",
+    )
+    names = (
+        b"Accept", b"If-None-Match", b"If-Modified-Since", b"Prefer", b"X-Request-ID", b"X-Sluice-Force", b"Host", b"Content-Type",
+        b"Content-Encoding", b"Accept-Encoding", b"Range", b"Upgrade", b"Connection", b"X-Forwarded-For", b"Forwarded", b"Cookie",
+    )  # fmt: skip
+    async with wired(home, path) as wire:
+        for name in names:
+            for value in values:
+                answer = await wire.get(b"/patients/a", b"%b: %b" % (name, value))
+                assert answer.refused or answer.status in (200, 304), (name, value, answer)
+
+
+DATES = [
+    "Mon, 01 Jan 2024 00:00:00 +99999999999",
+    "1 Jan 99999999999999999999",
+    "Mon, 32 Jan 2024 25:61:61",
+    "a" * 5000,
+    ":",
+    "0 0 0 0",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_strange_dates(home: Home, path: str) -> None:
+    """If-Modified-Since that no calendar knows counts for nothing."""
+    async with asking(home, path) as ask:
+        for date in DATES:
+            assert (await ask("/patients/a", If_Modified_Since=date)).status == 200, date
+
+
+async def test_many_values_cost_little(home: Home) -> None:
+    """The widest search that a URL holds is answered or refused, and not with a timeout."""
+    async with asking(home, "direct") as ask:
+        values = ",".join(["a"] * 256)
+        for query in (
+            "&".join([f"_id={values}"] * 15),
+            "&".join([f"gender={values}"] * 14),
+            "&".join(["birthdate=ne1,ne2,ne3"] * 32),
+        ):
+            reply = await ask.once(f"/patients?{query}")
+            assert reply.status in (200, 400), reply
+
+
+async def test_values_are_not_repeated(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    """What stands in a query or a path is in no log line and in no refusal, whatever goes wrong with it."""
+    canaries = [
+        f"/patients?birthdate={CANARY}", f"/patients?_id={CANARY}_", f"/patients?family={CANARY}%00", f"/patients?_count={CANARY}",
+        f"/patients?_total={CANARY}", f"/patients?_cursor={CANARY}", f"/patients?identifier={CANARY}|{CANARY}|", f"/patients/{CANARY}_",
+        f"/patients?_format={CANARY}", f"/encounters?subject={CANARY}", f"/encounters?patient={CANARY}/{CANARY}", f"/fhir/{CANARY}/a",
+        f"/patients?gender:not={CANARY}", f"/reviews/{CANARY}", f"/{CANARY}", f"/patients?unknown={CANARY}", f"/patients?family={CANARY * 900}",
+        f"/patients?family={CANARY}", f"/patients/{CANARY}",
+    ]  # fmt: skip
+    async with asking(home, "direct", access_log="all") as ask:
+        for url in canaries:
+            reply = await ask.once(url, Prefer="handling=strict", If_None_Match=CANARY, X_Request_ID=f"{CANARY} x")
+            told = reply.body if reply.status >= 400 else b""
+            assert CANARY.encode() not in told, (url, reply)
+            assert CANARY not in str(reply.headers), (url, reply)
+        wire = Wire("127.0.0.1", urlsplit(ask.server.url).port or 0, home.keys["one"])
+        for raw in (
+            f"GET /patients?family={CANARY} {CANARY} HTTP/1.1\r\nHost: x\r\n\r\n",
+            f"GET /patients?family={CANARY} HTTP/1.1\r\nHost: x\r\n{CANARY}\r\n\r\n",
+            f"GET /patients?family={CANARY * 9999} HTTP/1.1\r\nHost: x\r\n\r\n",
+            f"{CANARY} /patients HTTP/1.1\r\nHost: x\r\n\r\n",
+        ):
+            assert CANARY.encode() not in (await wire.send(raw.encode())).body
+    out, err = capfd.readouterr()
+    assert "request.answered" in out + err
+    assert CANARY not in out + err
+
+
+# Anything at all.
+
+_bytes = st.binary(max_size=40)
+_text = st.text(max_size=20).map(lambda text: quote(text, safe="").encode("ascii"))
+_nasty = st.sampled_from(
+    [
+        b"%00",
+        b"%ED%A0%80",
+        b"%",
+        b"%zz",
+        b"\\",
+        b",",
+        b"|",
+        b"||",
+        b"'",
+        b"a" * 300,
+        b"-1",
+        b"1e9",
+        b"2013-02-30",
+        b"ge",
+        b"Patient/a",
+        b"*",
+    ]
+)
+_piece = st.one_of(_text, _nasty, _bytes.map(lambda raw: raw.translate(None, b" \r\n\x00#?&")))
+_known = [
+    b"_id", b"_lastUpdated", b"identifier", b"name", b"family", b"birthdate", b"gender", b"active", b"patient", b"subject", b"date",
+    b"status", b"class", b"practitioner", b"_count", b"_cursor", b"_total", b"_format", b"_sort", b"_include",
+]  # fmt: skip
+_name = st.one_of(st.sampled_from(_known), _piece, st.tuples(st.sampled_from(_known), _piece).map(lambda pair: b"%b:%b" % pair))
+_query = st.lists(st.tuples(_name, st.lists(_piece, max_size=3).map(b"".join)), max_size=4).map(
+    lambda pairs: b"&".join(b"%b=%b" % pair for pair in pairs)
+)
+_root = st.sampled_from(
+    [
+        b"/patients",
+        b"/practitioners",
+        b"/encounters",
+        b"/reviews",
+        b"/fhir/Patient",
+        b"/fhir/Encounter",
+        b"/fhir/Claim",
+        b"/fhir",
+        b"",
+    ]
+)
+_target = st.builds(
+    lambda root, parts, query: (b"/".join([root, *parts]) or b"/") + (b"?" + query if query else b""),
+    _root,
+    st.lists(st.one_of(st.sampled_from([b"a", b"e", b"$everything", b"_history"]), _piece), max_size=2),
+    _query,
+)
+_header = st.tuples(
+    st.sampled_from(
+        [b"Accept", b"If-None-Match", b"If-Modified-Since", b"Prefer", b"X-Request-ID", b"X-Sluice-Force", b"Range"]
+    ),
+    st.one_of(st.sampled_from([b'W/"1"', b"handling=strict", b"direct", b"channel", b"text/html"]), _bytes, _text),
+).map(lambda pair: b"%b: %b" % (pair[0], pair[1].translate(None, b"\r\n")))
+_method = st.sampled_from(
+    [b"GET"] * 8 + [b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"BREW", b"\xff"]
+)
+OWN = (b"/warm-up", b"/reports", b"/metrics", b"/health", b"/console")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.timeout(1800 if PROVE else 120)
+async def test_anything(home: Home, path: str) -> None:
+    """Whatever stands in the method, the URL and the headers: an answer that is not the server's fault, within its form."""
+    loop = asyncio.get_running_loop()
+
+    @settings(max_examples=REQUESTS, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(_method, _target, st.lists(_header, max_size=2))
+    def check(method: bytes, target: bytes, headers: list[bytes]) -> None:
+        answer = asyncio.run_coroutine_threadsafe(wire.get(target, *headers, method=method), loop).result(30)
+        assert answer.status < 500, answer
+        assert answer.status in (200, 304) or answer.refused or target.startswith(OWN), answer
+
+    async with wired(home, path) as wire:
+        await asyncio.to_thread(check)

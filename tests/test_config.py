@@ -1,0 +1,187 @@
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from base.config import Config, ConfigError, describe, env_name
+
+HOME = Path("/home/of/tests")
+
+
+def test_from_mapping() -> None:
+    """Every setting is read from its variable, to the very value that the constructor would be given."""
+    given = {
+        "SLUICE_DATABASE_URL": "postgresql://one",
+        "SLUICE_DATA_DIR": "/data",
+        "SLUICE_HOST": "0.0.0.0",  # noqa: S104  # only read
+        "SLUICE_PORT": "81",
+        "SLUICE_BASE_URL": "https://fhir.example/",
+        "SLUICE_POOL_SIZE": "20",
+        "SLUICE_CHANNELS": "off",
+        "SLUICE_COOLDOWN_S": "1.5",
+        "SLUICE_COOLDOWN": "idle",
+        "SLUICE_CONTROL_SHARE": "0.5",
+        "SLUICE_QUEUE_SIZE": "7",
+        "SLUICE_QUEUE_TOTAL": "70",
+        "SLUICE_DEADLINE_S": "3",
+        "SLUICE_KEY_TTL_S": "0",
+        "SLUICE_ACCESS_LOG": "all",
+        "SLUICE_SECRET": "s",
+    }
+    assert set(given) == {env_name(field.name) for field in fields(Config)}
+    assert Config.from_mapping({**given, "SLUICE_SOMETHING_ELSE": "x", "PATH": "/bin"}) == Config(
+        database_url="postgresql://one",
+        data_dir=Path("/data"),
+        host="0.0.0.0",  # noqa: S104
+        port=81,
+        base_url="https://fhir.example",
+        pool_size=20,
+        channels="off",
+        cooldown_s=1.5,
+        cooldown="idle",
+        control_share=0.5,
+        queue_size=7,
+        queue_total=70,
+        deadline_s=3.0,
+        key_ttl_s=0.0,
+        access_log="all",
+        secret="s",
+    )
+
+
+@pytest.mark.parametrize("environment", [{}, {env_name(field.name): "" for field in fields(Config)}])
+def test_defaults(environment: dict[str, str]) -> None:
+    """What is unset, or set to nothing, is the default that the interface promises."""
+    config = Config.from_mapping(environment)
+    assert config == Config()
+    promised = {
+        "database_url": "",
+        "host": "127.0.0.1",
+        "port": 8080,
+        "base_url": "http://127.0.0.1:8080",
+        "channels": "on",
+        "cooldown_s": 600.0,
+        "cooldown": "fixed",
+        "control_share": 0.05,
+        "queue_size": 256,
+        "queue_total": 8192,
+        "deadline_s": 10.0,
+        "access_log": "sample",
+    }
+    assert {name: getattr(config, name) for name in promised} == promised
+
+
+@pytest.mark.parametrize(
+    ("user", "data_home", "expected"),
+    [
+        (0, "/anything", Path("/var/lib/sluice")),
+        (1000, "/anything", Path("/anything/sluice")),
+        (1000, "", HOME / ".local" / "share" / "sluice"),
+    ],
+)
+def test_data_dir(monkeypatch: pytest.MonkeyPatch, user: int, data_home: str, expected: Path) -> None:
+    """The data folder is the user's own; root's lies outside of its closed home."""
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    monkeypatch.setattr(Path, "home", lambda: HOME)
+    monkeypatch.setenv("XDG_DATA_HOME", data_home)
+    assert Config().data_dir == expected
+
+
+@pytest.mark.parametrize("name", ["database_url", "secret"])
+def test_secret_file(tmp_path: Path, name: str) -> None:
+    """A secret may stand in a file, without the line's end, and goes before the plain variable."""
+    file = tmp_path / "secret"
+    file.write_text("from the file\n")
+    config = Config.from_mapping({f"{env_name(name)}_FILE": str(file), env_name(name): "plain"})
+    assert getattr(config, name) == "from the file"
+
+
+def test_only_secrets_have_files(tmp_path: Path) -> None:
+    """A setting that is no secret is not read from a file."""
+    file = tmp_path / "port"
+    file.write_text("81")
+    assert Config.from_mapping({"SLUICE_PORT_FILE": str(file)}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"geheim\xff", "cannot be read: it is no UTF-8"),
+        (b" \n", "is empty"),
+    ],
+)
+def test_bad_secret_file(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    """A secret's file that gives no secret is refused, and what it holds is not repeated."""
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError) as refused:
+        Config.from_mapping({"SLUICE_DATABASE_URL_FILE": str(file)})
+    assert str(refused.value) == f"SLUICE_DATABASE_URL_FILE={file} {reason}"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("port", ("x", "-1", "65536", "80.5"), "a whole number from 0 to 65535"),
+        ("base_url", ("localhost:80", "ftp://x"), "a URL that begins with http:// or https://"),
+        ("pool_size", ("5", "201", "ten"), "a whole number from 6 to 200"),
+        ("channels", ("ON", "true"), "one of on, off"),
+        ("cooldown_s", ("0", "86401", "10m"), "a number from 0.01 to 86400"),
+        ("cooldown", ("sliding",), "one of fixed, idle"),
+        ("control_share", ("-0.1", "1.1", "nan", "5%"), "a number from 0 to 1"),
+        ("queue_size", ("0", "100001"), "a whole number from 1 to 100000"),
+        ("queue_total", ("0", "1000001"), "a whole number from 1 to 1000000"),
+        ("deadline_s", ("0", "301", "inf"), "a number from 0.05 to 300"),
+        ("key_ttl_s", ("-1", "301"), "a number from 0 to 300"),
+        ("access_log", ("none",), "one of sample, all, off"),
+    ],
+)
+def test_malformed(name: str, values: tuple[str, ...], expected: str) -> None:
+    """A value that cannot be used is refused by one sentence: which setting, what it was, what is expected."""
+    for value in values:
+        with pytest.raises(ConfigError) as refused:
+            Config.from_mapping({env_name(name): value})
+        assert str(refused.value) == f"{env_name(name)}={value!r} cannot be used; expected: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("host", "base_url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:81"),
+        ("fhir.example", "http://fhir.example:81"),
+        ("0.0.0.0", "http://127.0.0.1:81"),  # noqa: S104
+        ("::", "http://127.0.0.1:81"),
+        ("::1", "http://[::1]:81"),
+    ],
+)
+def test_base_url(host: str, base_url: str) -> None:
+    """Unless it is said, links are made of the address that we listen on, in a form that a client can use."""
+    assert Config(host=host, port=81).base_url == base_url
+    assert Config(host=host, port=81, base_url="https://said").base_url == "https://said"
+
+
+def test_on_port() -> None:
+    """A base URL that was made of the port follows it to another one; one that was said stays."""
+    assert Config(port=0).on_port(81) == Config(port=81)
+    assert Config(port=0, base_url="https://said").on_port(81) == Config(port=81, base_url="https://said")
+
+
+def test_frozen() -> None:
+    """Nobody changes a setting of a running server."""
+    with pytest.raises(AttributeError):
+        Config().port = 81  # type: ignore[misc]
+
+
+def test_printed() -> None:
+    """A config that is printed or logged shows no secret."""
+    assert "geheim" not in repr(Config(database_url="postgresql://u:geheim@h/d", secret="geheim"))
+
+
+def test_described() -> None:
+    """Every setting has a line of help, with its variable and its default."""
+    described = {variable: (default, text) for variable, default, text in describe()}
+    assert list(described) == [env_name(field.name) for field in fields(Config)]
+    assert all(text for _, text in described.values())
+    assert described["SLUICE_QUEUE_SIZE"][0] == "256"

@@ -1,0 +1,300 @@
+"""The review of an encounter: what is in it, and its money, exact to the digit."""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r4.review import MONEY_URL, money_meta
+from storage.embedded import Cluster
+from tests.support import Reply, add_tenant, encounter, patient
+from tests.test_cursors import following
+from tests.test_entity import PATHS, Home, asking, build_home, delete, diagnosed
+from tests.test_search import bundle_of
+
+Json = dict[str, Any]
+PARTS = ("submitted", "paid", "taken-back", "denied", "pending")
+
+
+def ref(name: str) -> Json:
+    return {"reference": name}
+
+
+def claim(key: str, visit: str | None, total: Json | None = None, *coverages: str) -> Json:
+    items = [{"sequence": 1, "encounter": [ref(f"Encounter/{visit}")], "productOrService": {"text": "x"}}] if visit else []
+    return {
+        "resourceType": "Claim",
+        "id": key,
+        "status": "active",
+        "use": "claim",
+        "type": {"text": "x"},
+        "created": "2024-01-01",
+        "patient": ref("Patient/a"),
+        "provider": ref("Organization/org"),
+        "priority": {"text": "normal"},
+        "insurance": [
+            {"sequence": n, "focal": n == 1, "coverage": ref(name)} for n, name in enumerate(coverages or ["Coverage/cov"], 1)
+        ],
+        **({"item": items} if items else {}),
+        **({"total": total} if total else {}),
+    }
+
+
+def answer(kind: str, key: str, to: str, **more: Any) -> Json:
+    explains = kind == "ExplanationOfBenefit"
+    return {
+        "resourceType": kind,
+        "id": key,
+        "status": "active",
+        "use": "claim",
+        "type": {"text": "x"},
+        "created": "2024-02-01",
+        "patient": ref("Patient/a"),
+        "insurer": ref("Organization/payer"),
+        "outcome": "complete",
+        "claim" if explains else "request": ref(to),
+        **({"provider": ref("Organization/org"), "insurance": [INSURED]} if explains else {}),
+        **more,
+    }
+
+
+INSURED = {"focal": True, "coverage": ref("Coverage/cov")}
+
+
+def total(code: str, value: float | Decimal, currency: str = "AED") -> Json:
+    return {"category": {"coding": [{"code": code}]}, "amount": {"value": value, "currency": currency}}
+
+
+def paid(value: float, currency: str) -> Json:
+    return {"type": {"text": "x"}, "amount": {"value": value, "currency": currency}}
+
+
+def _world() -> list[Json]:
+    """An encounter `e` with everything around it, and things that are near and must stay out."""
+    return [
+        encounter("e", "2024-01-01", subject=ref("Patient/a"), serviceProvider=ref("Organization/org"),
+                  participant=[{"individual": ref("Practitioner/p")}], diagnosis=[{"condition": ref("Condition/dx")}], location=[{"location": ref("Location/gone")}]),
+        encounter("part", "2024-01-01", partOf=ref("Encounter/e"), subject=ref("Patient/a")),
+        encounter("other", "2024-01-02", subject=ref("Patient/a")),
+        encounter("gone", "2024-01-03"),
+        encounter("lonely"),
+        patient("a"),
+        patient("b"),
+        {"resourceType": "Organization", "id": "org", "name": "House"},
+        {"resourceType": "Organization", "id": "payer", "name": "Payer"},
+        {"resourceType": "Practitioner", "id": "p"},
+        {"resourceType": "Location", "id": "gone"},
+        {"resourceType": "Condition", "id": "dx", "subject": ref("Patient/a"), "encounter": ref("Encounter/e")},
+        {"resourceType": "Condition", "id": "else", "subject": ref("Patient/a"), "encounter": ref("Encounter/other")},
+        *({"resourceType": "Procedure", "id": f"pr{n}", "status": "completed", "subject": ref("Patient/a"),
+           "encounter": ref("Encounter/e")} for n in range(9)),
+        {"resourceType": "Coverage", "id": "cov", "status": "active", "beneficiary": ref("Patient/a"),
+         "payor": [ref("Organization/payer")]},
+        {"resourceType": "Coverage", "id": "cov2", "status": "active", "beneficiary": ref("Patient/a"),
+         "payor": [ref("Organization/payer")]},
+        claim("c1", "e", {"value": 100.10, "currency": "AED"}),
+        claim("c2", "e", {"value": 7, "currency": "USD"}, "Coverage/cov", "Coverage/cov2"),
+        claim("c3", "e", {"value": 0.30, "currency": "AED"}),
+        claim("c-gone", "e", {"value": 99, "currency": "AED"}),
+        claim("c-other", "other", {"value": 1000, "currency": "AED"}),
+        answer("ExplanationOfBenefit", "eob1", "Claim/c1", total=[
+            total("submitted", 100.10), total("benefit", 60.05), total("denied", 10), total("taken-back", 0.05),
+            total("tax", 5)]),
+        answer("ClaimResponse", "cr1", "Claim/c1", payment=paid(55, "AED")),
+        answer("ClaimResponse", "cr2", "Claim/c2", payment=paid(2.5, "USD")),
+        answer("ClaimResponse", "cr-other", "Claim/c-other"),
+    ]  # fmt: skip
+
+
+INSIDE = {
+    "Encounter/e", "Encounter/part", "Patient/a", "Organization/org", "Practitioner/p", "Condition/dx", "Claim/c1", "Claim/c2",
+    "Claim/c3", "ExplanationOfBenefit/eob1", "ClaimResponse/cr1", "ClaimResponse/cr2", "Coverage/cov", "Coverage/cov2",
+    *(f"Procedure/pr{n}" for n in range(9)),
+}  # fmt: skip
+MONEY = {
+    "AED": {"submitted": "100.40", "paid": "60.05", "taken-back": "0.05", "denied": "10", "pending": "30.30"},
+    "USD": {"submitted": "7", "paid": "2.5", "taken-back": "0", "denied": "0", "pending": "4.5"},
+}
+
+
+async def _fill(home: Home) -> None:
+    home.keys["one"] = await add_tenant(home.database, "one", _world())
+    home.keys["two"] = await add_tenant(home.database, "two", [claim("foreign", "e", {"value": 5, "currency": "AED"})])
+    await delete(home.database, "one", ("Encounter", "gone"), ("Claim", "c-gone"), ("Location", "gone"))
+
+
+@pytest.fixture(scope="module")
+def home(cluster: Cluster, template: str) -> Home:
+    return build_home(cluster, template, "review", _fill)
+
+
+def names(reply: Reply) -> list[str]:
+    return [f"{entry['resource']['resourceType']}/{entry['resource']['id']}" for entry in reply.json.get("entry", [])]
+
+
+def money(bundle: bytes) -> dict[str, dict[str, Decimal]]:
+    """The amounts by currency, with their digits."""
+    decoded = msgspec.json.decode(bundle, type=dict[str, msgspec.Raw])
+    return money_of(bytes(decoded["meta"])) if "meta" in decoded else {}
+
+
+class _Amount(msgspec.Struct):
+    value: Decimal
+    currency: str = ""
+
+
+class _Part(msgspec.Struct):
+    url: str
+    valueMoney: _Amount  # noqa: N815  # FHIR's name
+
+
+class _Group(msgspec.Struct):
+    url: str
+    extension: list[_Part]
+
+
+class _Meta(msgspec.Struct):
+    extension: list[_Group]
+
+
+def money_of(meta: bytes) -> dict[str, dict[str, Decimal]]:
+    groups = msgspec.json.decode(meta, type=_Meta).extension
+    assert all(group.url == MONEY_URL for group in groups)
+    assert all({part.valueMoney.currency for part in group.extension} for group in groups)
+    return {
+        group.extension[0].valueMoney.currency: {part.url: part.valueMoney.value for part in group.extension}
+        for group in groups
+    }
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_what_is_in_it(home: Home, path: str) -> None:
+    """The encounter is the match; what it names, what names it, its claims' answers and coverages come once each."""
+    async with asking(home, path) as ask:
+        reply = await ask("/reviews/e")
+        assert reply.path == path
+        assert reply.body == (await ask("/fhir/Encounter/e/$everything")).body
+        listed = names(reply)
+        assert len(listed) == len(set(listed))
+        assert set(listed) == INSIDE
+        modes = {name: entry["search"]["mode"] for name, entry in zip(listed, bundle_of(reply)["entry"], strict=True)}
+        assert [name for name, mode in modes.items() if mode == "match"] == ["Encounter/e"]
+        assert set(modes.values()) == {"match", "include"}
+        assert listed[0] == "Encounter/e"
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_money(home: Home, path: str) -> None:
+    """Money is summed by currency to the digit: from explanations by category, else from payments; the rest is pending."""
+    async with asking(home, path) as ask:
+        body = (await ask("/reviews/e")).body
+        wanted = {currency: {part: Decimal(text) for part, text in parts.items()} for currency, parts in MONEY.items()}
+        assert money(body) == wanted
+        assert money((await ask("/reviews/lonely")).body) == {}
+        assert b'"meta"' not in (await ask("/reviews/lonely")).body.partition(b'"entry"')[0]
+
+
+@pytest.mark.parametrize("count", [1, 4, 22, 23, 24])
+@pytest.mark.parametrize("path", PATHS)
+async def test_pages(home: Home, path: str, count: int) -> None:
+    """The pages of a review are together the whole, in its order, and each has the same money."""
+    async with asking(home, path) as ask:
+        whole = await ask("/reviews/e")
+        seen: list[str] = []
+        step: str | None = f"/reviews/e?_count={count}"
+        while step is not None:
+            reply = await ask(step)
+            assert money(reply.body) == money(whole.body)
+            assert len(names(reply)) == min(count, len(INSIDE) - len(seen))
+            seen += names(reply)
+            step = following(reply)
+        assert seen == names(whole)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_not_there(home: Home, path: str) -> None:
+    """An unknown encounter's review is 404 and a deleted one's 410; so is another tenant's, whatever points at it there."""
+    async with asking(home, path) as ask:
+        for url in ("/reviews/zz", "/fhir/Encounter/zz/$everything", "/reviews/a"):
+            assert diagnosed(await ask(url), 404, "not-found")
+        assert diagnosed(await ask("/reviews/gone"), 410, "deleted")
+        assert diagnosed(await ask("/reviews/e", "two"), 404, "not-found")
+        for broken in ("0", "-1", "x", "1e3"):
+            assert diagnosed(await ask(f"/reviews/e?_count={broken}"), 400, "invalid")
+        assert diagnosed(await ask("/reviews/a_b"), 400, "invalid")
+        assert diagnosed(await ask("/reviews/e?_cursor=x"), 400, "invalid")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_changed_money_is_another_etag(home: Home, path: str) -> None:
+    """A review is unchanged as long as all around it is."""
+    tenant = f"moving-{path}"
+    home.keys[tenant] = await add_tenant(home.database, tenant, [encounter("e"), claim("c", "e", {"value": 1})])
+    async with asking(home, path) as ask:
+        first = await ask("/reviews/e", tenant)
+        assert (await ask("/reviews/e", tenant, If_None_Match=first.headers["ETag"])).status == 304
+        await delete(home.database, tenant, ("Claim", "c"))
+        second = await ask("/reviews/e", tenant, If_None_Match=first.headers["ETag"])
+        assert (second.status, names(second)) == (200, ["Encounter/e"])
+
+
+# The sums alone.
+
+
+def rendered(*resources: Json) -> dict[str, dict[str, Decimal]]:
+    meta = money_meta((resource["resourceType"], msgspec.json.encode(resource)) for resource in resources)
+    return money_of(meta) if meta else {}
+
+
+amounts = st.decimals(min_value=0, max_value=10**12, places=3)
+
+
+@given(st.lists(st.tuples(amounts, amounts, amounts, st.sampled_from(["AED", "USD", ""])), min_size=1, max_size=8))
+def test_sums_are_exact(parts: list[tuple[Decimal, Decimal, Decimal, str]]) -> None:
+    """Whatever the amounts, the sums are those of decimal arithmetic, and pending is never below nothing."""
+    resources: list[Json] = []
+    wanted: dict[str, dict[str, Decimal]] = {}
+    for n, (submitted, paid, denied, currency) in enumerate(parts):
+        told = {"submitted": submitted, "benefit": paid, "denied": denied}
+        totals = [total(code, amount, currency) for code, amount in told.items()]
+        resources.append(claim(f"c{n}", "e", {"value": submitted, "currency": currency}))
+        resources.append(answer("ExplanationOfBenefit", f"x{n}", f"Claim/c{n}", total=totals))
+        sums = wanted.setdefault(currency, dict.fromkeys(PARTS, Decimal(0)))
+        for part, amount in (("submitted", submitted), ("paid", paid), ("denied", denied)):
+            sums[part] += amount
+        sums["pending"] += max(submitted - paid - denied, Decimal(0))
+    assert rendered(*[_with_numbers(resource) for resource in resources]) == wanted
+
+
+def _with_numbers(resource: Any) -> Any:
+    """Decimals as JSON numbers with their digits."""
+    if isinstance(resource, dict):
+        return {name: _with_numbers(value) for name, value in resource.items()}
+    if isinstance(resource, list):
+        return [_with_numbers(value) for value in resource]
+    return msgspec.Raw(f"{resource:f}".encode()) if isinstance(resource, Decimal) else resource
+
+
+def test_digits_stay() -> None:
+    """A sum has the digits of its amounts: 5.60 and 1.40 are 7.00."""
+    claims = [claim(f"c{n}", "e", {"value": Decimal(text), "currency": "AED"}) for n, text in enumerate(("5.60", "1.40"))]
+    sums = rendered(*[_with_numbers(each) for each in claims])["AED"]
+    assert [str(sums[part]) for part in ("submitted", "pending", "paid")] == ["7.00", "7.00", "0"]
+
+
+UNREADABLE = ["1e999999999", "-1e-999999999", '"NaN"', '"Infinity"', "1e999999", "null", '"x"', "[]", "{}"]
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_unreadable_amounts(text: str) -> None:
+    """An amount that is no amount of money counts for nothing, and costs nothing to render."""
+    bad = {"value": msgspec.Raw(text.encode()), "currency": "AED"}
+    good = claim("good", "e", {"value": 2, "currency": "AED"})
+    explained = answer("ExplanationOfBenefit", "x", "Claim/good", total=[{**total("benefit", 0), "amount": bad}])
+    for resources in ((claim("bad", "e", bad), good), (good, explained)):
+        meta = money_meta((each["resourceType"], msgspec.json.encode(each)) for each in resources)
+        assert len(meta) < 1000
+        assert money_of(meta)["AED"]["submitted"] == 2
