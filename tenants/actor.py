@@ -76,6 +76,13 @@ class TenantActor:
             turns.append(queue)
         return ask
 
+    def take_only(self, lane: str) -> Ask | None:
+        """The ask that waits in this lane, if it is the only one."""
+        turns = self._turns[lane]
+        if len(turns) == 1 and turns[0].qsize() == 1:
+            return turns.popleft().get_nowait()
+        return None
+
     def drop_queues(self) -> None:
         """All, when nothing waits: an empty asyncio.Queue takes over 3 KB, and is made again at first use."""
         if self.open == 0:

@@ -109,6 +109,7 @@ class Dispatcher:
                 lane.idle.pop().set_result(None)
 
     async def _slot(self, lane: _Lane) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 if (batch := self._next(lane)) is not None:
@@ -116,21 +117,20 @@ class Dispatcher:
                 elif self._stopping:
                     return
                 else:
-                    await self._rest(lane)
+                    waiter = loop.create_future()
+                    lane.idle.append(waiter)
+                    await waiter
+                    lane.waking = False
             except Exception as error:  # a slot that is gone would leave its channels hanging
                 self._metrics.dispatcher_restarts.child().add()
                 log.error("dispatcher.crashed", exc_info=error)
                 self._fail_taken(lane)
 
-    async def _rest(self, lane: _Lane) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        lane.idle.append(waiter)
-        await waiter
-        lane.waking = False
-
     def _next(self, lane: _Lane) -> Batch | None:
         """What piled up since the last look, of one company; None when there is nothing."""
         if not lane.taken and lane.ring:
+            if len(lane.ring) == 1 and (ask := lane.ring[0].take_only(lane.name)) is not None:
+                return self._alone(lane, ask)
             self._gather(lane)
         if not lane.taken:
             return None
@@ -138,6 +138,15 @@ class Dispatcher:
         if lane.taken or lane.ring:
             _wake(lane)  # there is more than this slot takes
         return batch
+
+    def _alone(self, lane: _Lane, ask: Ask) -> Batch | None:
+        """The only ask that waits in this lane: there are no turns to take, and a lone one should cost what direct costs."""
+        actor = lane.ring.popleft()
+        self.waiting -= 1
+        if ask.waiting:
+            return [(actor, ask)]
+        self._settled(actor)
+        return None
 
     def _gather(self, lane: _Lane) -> None:
         """One batch's worth of asks, in deficit round robin: a tenant's turn ends when its rows for this round are used up."""
