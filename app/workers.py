@@ -71,11 +71,14 @@ async def _end(child: asyncio.subprocess.Process, ended: "asyncio.Future[int]") 
 
 async def run_worker(number: int, folder: Path, config: Config, stop: asyncio.Event) -> None:
     own = folder / f"{number}.sock"
+    # What a sibling said last stands for one that is silent for once: a sum that falls and rises would look like a restart.
+    said: dict[Path, Snapshot] = {}
 
     async def gather(metrics: Metrics) -> Snapshot:
-        others = [_snapshot_of(path) for path in sorted(folder.glob("*.sock")) if path != own]
-        found = await asyncio.gather(*others)
-        return merged(metrics.families, [metrics.snapshot(), *filter(None, found)])
+        others = [path for path in sorted(folder.glob("*.sock")) if path != own]
+        found = await asyncio.gather(*map(_snapshot_of, others))
+        said.update({path: snapshot for path, snapshot in zip(others, found, strict=True) if snapshot is not None})
+        return merged(metrics.families, [metrics.snapshot(), *(said[path] for path in others if path in said)])
 
     app = create_app(config, gather=gather)
 
@@ -101,7 +104,7 @@ async def _listening(path: Path, answer: Answer) -> AsyncIterator[None]:
 
 
 async def _snapshot_of(path: Path) -> Snapshot | None:
-    """None for a sibling that is starting, stopping or gone: its part is missing from this scrape."""
+    """None for a sibling that is starting, stopping, gone or too busy."""
     try:
         async with asyncio.timeout(_PATIENCE_S):
             reader, writer = await asyncio.open_unix_connection(path)

@@ -40,6 +40,14 @@ class _Protocol(RequestHandler):
         response.force_close()
         return response
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        # aiohttp looks at Expect before any middleware, and refuses in plain text.
+        if resp.status == HTTPStatus.EXPECTATION_FAILED:
+            resp = error_response(resp.status, "not-supported", "Expect takes 100-continue, and nothing else", fhir=True)
+        return await super().finish_response(request, resp, start_time)
+
 
 class _Server(web.Server):
     def __call__(self) -> RequestHandler:

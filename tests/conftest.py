@@ -24,7 +24,7 @@ def database_url(cluster: Cluster, name: str) -> str:
 async def make_database(cluster: Cluster, name: str, template: str = "template1") -> str:
     connection = await asyncpg.connect(cluster.url)
     try:
-        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
     finally:
         await connection.close()
     return database_url(cluster, name)
