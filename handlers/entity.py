@@ -56,9 +56,9 @@ def _unchanged(request: web.Request, answer: Answer) -> bool:
         return False
     try:
         since = parsedate_to_datetime(headers["If-Modified-Since"])
-    except ValueError:
+        return since.tzinfo is not None and answer.changed_at.replace(microsecond=0) <= since
+    except (ValueError, OverflowError):
         return False
-    return since.tzinfo is not None and answer.changed_at.replace(microsecond=0) <= since
 
 
 def _matches(header: str, etag: str) -> bool:

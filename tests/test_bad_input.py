@@ -266,10 +266,9 @@ async def test_strange_headers(home: Home, path: str) -> None:
                 assert answer.refused or answer.status in (200, 304), (name, value, answer)
 
 
-_OVERFLOWS = pytest.mark.xfail(reason="handlers/entity.py catches the ValueError of a broken date, not its OverflowError")
 DATES = [
-    pytest.param("Mon, 01 Jan 2024 00:00:00 +99999999999999999", marks=_OVERFLOWS),
-    pytest.param("1 Jan 9999999999 00:00:00 GMT", marks=_OVERFLOWS),
+    "Mon, 01 Jan 2024 00:00:00 +99999999999999999",
+    "1 Jan 9999999999 00:00:00 GMT",
     "Mon, 01 Jan 2024 00:00:00 -2400",
     "1 Jan 99999999999999999999",
     "Mon, 32 Jan 2024 25:61:61",

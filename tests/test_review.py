@@ -75,8 +75,15 @@ def paid(value: float, currency: str) -> Json:
 def _world() -> list[Json]:
     """An encounter `e` with everything around it, and things that are near and must stay out."""
     return [
-        encounter("e", "2024-01-01", subject=ref("Patient/a"), serviceProvider=ref("Organization/org"),
-                  participant=[{"individual": ref("Practitioner/p")}], diagnosis=[{"condition": ref("Condition/dx")}], location=[{"location": ref("Location/gone")}]),
+        encounter(
+            "e",
+            "2024-01-01",
+            subject=ref("Patient/a"),
+            serviceProvider=ref("Organization/org"),
+            participant=[{"individual": ref("Practitioner/p")}],
+            diagnosis=[{"condition": ref("Condition/dx")}],
+            location=[{"location": ref("Location/gone")}],
+        ),
         encounter("part", "2024-01-01", partOf=ref("Encounter/e"), subject=ref("Patient/a")),
         encounter("other", "2024-01-02", subject=ref("Patient/a")),
         encounter("gone", "2024-01-03"),
