@@ -51,7 +51,7 @@ def _unchanged(request: web.Request, answer: Answer) -> bool:
     """If-None-Match goes before If-Modified-Since, and an unreadable date counts for nothing (RFC 9110, 13.1)."""
     headers = request.headers
     if "If-None-Match" in headers:
-        return _matches(headers["If-None-Match"], answer.etag)
+        return _matches(",".join(headers.getall("If-None-Match")), answer.etag)
     if answer.changed_at is None or "If-Modified-Since" not in headers:
         return False
     try:

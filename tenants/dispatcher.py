@@ -105,8 +105,10 @@ class Dispatcher:
         """Call when no request comes any more: answers what waits, then ends `run`."""
         self._stopping = True
         for lane in self._lanes.values():
-            while lane.idle:
-                lane.idle.pop().set_result(None)
+            for slot in lane.idle:
+                if not slot.done():  # cancelled with the whole process
+                    slot.set_result(None)
+            lane.idle.clear()
 
     async def _slot(self, lane: _Lane) -> None:
         loop = asyncio.get_running_loop()
