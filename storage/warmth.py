@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from storage.connections import Storage
+from storage.asks import Rows
+from storage.connections import Loan, Storage
+from storage.failures import problem_of
 from storage.queries import load
 
 _SQL = load("warmth.sql")
@@ -28,22 +31,28 @@ class Warmth:
 
 async def warm(storage: Storage, tenant_id: int, cooldown_s: float) -> tuple[int, datetime, datetime, float]:
     """Warms a tenant, or extends it: (generation, warmed_at, warm_until, remaining_s)."""
-    async with storage.write() as connection:
-        row = (await connection.fetch(_SQL["warm"], tenant_id, cooldown_s))[0]
+    row = (await _asked(storage.write(), "warm", tenant_id, cooldown_s))[0]
     return row[0], row[1], row[2], row[3]
 
 
 async def cool(storage: Storage, tenant_id: int) -> bool:
     """Whether it was warm."""
-    async with storage.write() as connection:
-        return bool((await connection.fetch(_SQL["cool"], tenant_id))[0][0])
+    return bool((await _asked(storage.write(), "cool", tenant_id))[0][0])
 
 
 async def warmth_of(storage: Storage, tenant_ids: Sequence[int] | None = None) -> list[Warmth]:
     """The warm ones of these tenants, or of all."""
-    async with storage.read() as connection:
-        if tenant_ids is None:
-            rows = await connection.fetch(_SQL["all_warm"])
-        else:
-            rows = await connection.fetch(_SQL["some_warm"], list(tenant_ids))
+    if tenant_ids is None:
+        rows = await _asked(storage.read(), "all_warm")
+    else:
+        rows = await _asked(storage.read(), "some_warm", list(tenant_ids))
     return [Warmth(*row) for row in rows]
+
+
+async def _asked(loan: Loan, statement: str, *values: Any) -> Rows:
+    """Raises ServerBusy or Expired when the database is away or slow."""
+    try:
+        async with loan as connection:
+            return await connection.fetch(_SQL[statement], *values)
+    except Exception as error:
+        raise problem_of(error) from error

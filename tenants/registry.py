@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from base.config import Config
-from base.errors import Conflict, Problem
+from base.errors import Conflict
 from base.operations import OPERATIONS, Operation
 from metrics.catalog import Metrics
 from storage.asks import Ask
@@ -258,7 +258,7 @@ class TenantRegistry:
                     rows = [row]
                 else:
                     rows = await warmth_of(self._storage, [tenant_id])
-            except (Problem, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # whatever it was, the timer of all the others must go on
                 log.warning("tenant.row_unread", tenant=actor.tenant.name, error=type(error).__name__)
                 rows = []
             if rows:

@@ -124,6 +124,20 @@ def _pg_ctl(cluster: Cluster, *words: str) -> None:
     assert done.returncode == 0
 
 
+async def test_cooling_down_without_the_database() -> None:
+    """A tenant whose time is up while the database is away is cold, and the server goes on."""
+    async with own_cluster() as cluster:
+        key = await add_tenant(cluster.url, "one", PEOPLE)
+        async with served(cluster.url, keys={"one": key}, key_ttl_s=60.0, cooldown_s=0.5) as server:
+            await server.get("/warm-up", method="POST")
+            await asyncio.to_thread(_stop, cluster)
+            assert (await server.get("/warm-up", method="POST")).status == 503
+            await until(lambda: server.services.registry.standing(1).state.value == "cold")
+            await asyncio.to_thread(_start, cluster)
+            await until(lambda: server.services.storage.api.counts()["missing"] == 0)
+            assert (await server.get("/warm-up", method="POST")).status == 201
+
+
 async def test_idle_longer_than_the_statement_timeout(database: str) -> None:
     """A connection idle for longer than its statement timeout answers the next request: preparing left no clock running."""
     key = await add_tenant(database, "one", PEOPLE)
