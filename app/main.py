@@ -20,9 +20,9 @@ from metrics.catalog import Metrics
 from metrics.loop_lag import watch_loop
 from storage import keys, warmth
 from storage.connections import API_SETTINGS, Lender, Storage
+from storage.hot import hot_statements
 from storage.keys import KeyRing
 from storage.listener import Listener
-from storage.statements import hot_statements
 from storage.warmth import CHANGED
 from tenants.deadlines import Deadlines
 from tenants.direct import DirectLine

@@ -7,8 +7,8 @@ from time import perf_counter
 
 from aiohttp import web
 
+from handlers.answers import Answer
 from handlers.exchange import EXCHANGE
-from handlers.questions import Answer
 from handlers.services import SERVICES
 from r4.bundle import CONTENT_TYPE
 

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from base.identity import Identity
 from base.operations import Operation
-from handlers.questions import Question
+from handlers.answers import Question
 from storage.asks import Ask
 from tenants.actor import TenantActor
 

@@ -69,9 +69,10 @@ def index(resource: Resource) -> Index:
 
 def rank(resource: Resource) -> int:
     """Its place in its type's default order, smallest first; see fhir.resource in the migration."""
-    path = ORDER.get(resource.type)
-    if path is None:
+    name = ORDER.get(resource.type)
+    if name is None:
         return 0
+    path = parameters_of(resource.type)[name].paths[0]
     for value in _at(resource.document, tuple(path.split("."))):
         lower = _range(value.get("start") if type(value) is dict else value)[0]
         if lower is not None:

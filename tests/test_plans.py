@@ -19,16 +19,9 @@ import pytest
 from r4.search import parse_search
 from storage.connections import API_SETTINGS
 from storage.embedded import Cluster
-from storage.statements import (
-    Statement,
-    hot_statements,
-    list_statement,
-    list_values,
-    read_statement,
-    review_statement,
-    total_statement,
-    total_values,
-)
+from storage.hot import hot_statements
+from storage.lists import list_statement, list_values, total_statement, total_values
+from storage.statements import Statement, read_statement, review_statement
 from tests.conftest import make_database
 from tests.support import connect, connected
 
