@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test prove check bench dashboards lock clean
+.PHONY: install run test prove check bench bench-search dashboards docs lock clean
 
 install: $(STAMP)  ## the environment in .venv, with .venv/bin/sluice
 
@@ -24,6 +24,7 @@ check: install  ## style, types and walls
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m grafana.build --check
+	$(BIN)/python -m docs.build --check
 
 test: check  ## everything, in under ten minutes
 	$(BIN)/pytest -m "not prove"
@@ -34,8 +35,14 @@ prove: check  ## the long forms of the same tests
 bench: install  ## bare, shell, plain asyncpg, direct and channel, paired in one run
 	$(BIN)/python -m tests.benchmarks.paths
 
+bench-search: install  ## searches among a million encounters, by channel and direct, paired in one run
+	$(BIN)/python -m tests.benchmarks.searches
+
 dashboards: install  ## grafana/dashboards/*.json from their code
 	$(BIN)/python -m grafana.build
+
+docs: install  ## docs/fhir.md from the tables of FHIR
+	$(BIN)/python -m docs.build
 
 lock:  ## pins every dependency with its hashes anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

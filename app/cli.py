@@ -24,6 +24,7 @@ from base.identity import DEFAULT_SCOPES
 from storage import tenancy
 from storage.embedded import EmbeddedError
 from storage.migrate import MigrationError, migrate
+from storage.reindex import is_outdated
 
 _SETTINGS = "Settings (environment variables; secrets also as NAME_FILE):\n\n" + "\n\n".join(
     f"{name}{f' ({default})' if default else ''}: {text}" for name, default, text in describe()
@@ -112,10 +113,25 @@ def migrate_command() -> None:
     """Brings the database to this version; safe to run twice and side by side."""
     with database(_config()) as config:
         applied = asyncio.run(migrate(config.database_url))
+        outdated = asyncio.run(_with_connection(config.database_url, is_outdated))
     for migration in applied:
         notices.print(f"applied {migration.version:04} {migration.name}", highlight=False)
     if not applied:
         notices.print("nothing to do: the database is at this version")
+    if outdated:
+        notices.print("searches may miss what an older version has stored: `sluice reindex` indexes it anew", style="yellow")
+
+
+@cli.command("reindex")
+def reindex_command(tenant: Annotated[str | None, typer.Argument(help="all, unless one is named")] = None) -> None:
+    """Indexes anew what is stored, after an upgrade that asks for it; beside a server, and from the start if it was ended."""
+    from app.reindexing import reindex_with_bar
+
+    async def run(connection: asyncpg.Connection) -> int:
+        tenant_id = None if tenant is None else await tenancy.tenant_id_of(connection, tenant)
+        return await reindex_with_bar(connection, tenant_id, title=tenant or "all tenants")
+
+    notices.print(f"{_on_database(run):,} resources are indexed anew", highlight=False)
 
 
 @tenant_cli.command("create")

@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
-from base.config import Config
-from handlers import health, warmup
+from base.config import Config, is_loopback
+from handlers import health, metadata, warmup, wellknown
+from handlers.cors import preflight, sharing
 from handlers.cursors import Cursors
 from handlers.entity import entity
 from handlers.middleware import observing
 from handlers.routing import OPERATION_OF, routing
 from handlers.services import SERVICES, Services
+from handlers.tokens import Tokens
 from metrics.accumulators import Snapshot
 from metrics.catalog import Metrics
 from metrics.loop_lag import watch_loop
@@ -40,7 +41,7 @@ async def own_snapshot(metrics: Metrics) -> Snapshot:
 
 def create_app(config: Config, *, entity_handler: Handler = entity, gather: Gather = own_snapshot) -> web.Application:
     """`entity_handler` is another only in the benchmark, which puts less behind the same middlewares."""
-    app = web.Application(middlewares=[observing, routing])
+    app = web.Application(middlewares=_middlewares(config))
     app[CONFIG] = config
     app[GATHER] = gather
     app.cleanup_ctx.append(lifespan)
@@ -50,9 +51,20 @@ def create_app(config: Config, *, entity_handler: Handler = entity, gather: Gath
     app.router.add_post("/warm-up", warmup.warm_up)
     app.router.add_get("/warm-up", warmup.standing)
     app.router.add_delete("/warm-up", warmup.cool_down)
+    app.router.add_get(metadata.PATH, metadata.metadata)
+    for path in wellknown.PATHS:
+        app.router.add_get(path, wellknown.smart_configuration)
     for route in OPERATION_OF:  # in the table's order: the seven before those that match any type
-        app.router.add_get(route, entity_handler)
+        if route.endswith("/_search"):
+            app.router.add_post(route, entity_handler)
+        else:
+            app.router.add_get(route, entity_handler)
     return app
+
+
+def _middlewares(config: Config) -> list[Middleware]:
+    origins = config.cors_origins
+    return [sharing(origins), observing, preflight(origins), routing] if origins else [observing, routing]
 
 
 async def lifespan(app: web.Application) -> AsyncIterator[None]:
@@ -76,6 +88,8 @@ async def open_services(config: Config, gather: Gather) -> AsyncIterator[Service
     listener = Listener(
         config.database_url, CHANGED, changed=registry.follow, connected=registry.restore, own_backends=lender.backends
     )
+    keys = KeyRing(storage, config.key_ttl_s)
+    tokens = Tokens(config, keys) if config.jwt_issuers else None
     await lender.open()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -86,13 +100,14 @@ async def open_services(config: Config, gather: Gather) -> AsyncIterator[Service
                 config=config,
                 metrics=metrics,
                 storage=storage,
-                keys=KeyRing(storage, config.key_ttl_s),
+                keys=keys,
+                tokens=tokens,
                 cursors=Cursors(await _cursor_secret(config, storage)),
                 deadlines=deadlines,
                 direct=direct,
                 registry=registry,
                 gather=lambda: gather(metrics),
-                metrics_open=_is_loopback(config.host),
+                metrics_open=is_loopback(config.host),
             )
             # No request comes any more: whatever waits is answered, then the loops end, and the pool last of all.
             await direct.close()
@@ -101,6 +116,8 @@ async def open_services(config: Config, gather: Gather) -> AsyncIterator[Service
             listener.close()
             stop.set()
     finally:
+        if tokens is not None:
+            await tokens.close()
         deadlines.close()
         await lender.close()
 
@@ -121,10 +138,3 @@ async def _cursor_secret(config: Config, storage: Storage) -> bytes:
     async with storage.read() as connection:
         rows = await connection.fetch("SELECT ops.cursor_secret()")
     return bytes(rows[0][0])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

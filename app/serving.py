@@ -12,6 +12,7 @@ from base.config import Config, ConfigError
 from handlers.protocol import Ready, until_told
 from handlers.protocol import serve as serve_app
 from storage.migrate import migrate
+from storage.reindex import warn_if_outdated
 
 
 def serve(given: Config, *, workers: int = 1, ready: Ready | None = None) -> None:
@@ -42,6 +43,7 @@ def on_free_port(config: Config) -> Config:
 async def _serve(config: Config, workers: int, ready: Ready | None) -> None:
     stop = until_told()
     await migrate(config.database_url)
+    await warn_if_outdated(config.database_url)
     if workers > 1:
         await supervise(config, workers, stop)
     else:

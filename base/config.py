@@ -1,10 +1,13 @@
 """The settings: frozen, built from a mapping, units in their names."""
 
+import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 
 class ConfigError(Exception):
@@ -44,6 +47,46 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_trustworthy(url: str) -> bool:
+    """Whether keys may come from there: by https, or from this very machine."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # a port that is none raises
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host or "")))
+
+
+def _list_of(member: Callable[[str], bool], expected: str) -> Callable[[str], tuple[str, ...]]:
+    """Commas between them; what stands twice counts once, and the order stays."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(part for given in text.split(",") if (part := given.strip())))
+        if not found or not all(map(member, found)):
+            raise ValueError(expected)
+        return found
+
+    return parse
+
+
+def _is_issuer(url: str) -> bool:
+    """As OpenID Connect Discovery 1.0, 2: no query, no fragment. Kept as given, for it must equal `iss` to the letter."""
+    return is_trustworthy(url) and not re.search(r"[?#@\s]", url)
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    expected = "* alone, or origins like https://app.example, separated by commas, without a path"
+    is_origin = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+").fullmatch
+    return ("*",) if text.strip() == "*" else _list_of(lambda origin: bool(is_origin(origin)), expected)(text.lower())
+
+
 def _default_data_dir() -> Path:
     root = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     # Root's home is closed to the user that PostgreSQL runs as, and must stay so.
@@ -75,6 +118,14 @@ class Config:
     access_log: str = _setting(
         "sample", "which requests are logged beside errors and slow ones", _one_of("sample", "all", "off")
     )
+    jwt_issuers: tuple[str, ...] = _setting(
+        (),
+        "issuers whose bearer tokens (JWT) are taken beside keys, separated by commas; apps are told of the first",
+        _list_of(_is_issuer, "issuers' https:// URLs (http:// on a loopback address only), separated by commas"),
+    )
+    jwt_audience: str = _setting("", "what a token's aud must name; unset: BASE_URL/fhir", str)
+    jwt_tenant_claim: str = _setting("tenant", "the claim of a token that names the tenant", str)
+    cors_origins: tuple[str, ...] = _setting((), "web origins whose pages may ask, separated by commas; * for all", _origins)
     secret: str = _setting("", "encrypts paging cursors; unset: one is made once in the database", str, secret=True)
 
     @classmethod
@@ -110,7 +161,7 @@ def env_name(field_name: str) -> str:
 
 def describe() -> list[tuple[str, str, str]]:
     """(variable, default, help) of every setting, for `sluice serve --help`."""
-    return [(env_name(f.name), "" if f.default is None else str(f.default), f.metadata["help"]) for f in fields(Config)]
+    return [(env_name(f.name), "" if f.default in (None, ()) else str(f.default), f.metadata["help"]) for f in fields(Config)]
 
 
 def _text_of(environment: Mapping[str, str], name: str, *, secret: bool) -> str | None:

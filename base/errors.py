@@ -14,6 +14,8 @@ class Category(Enum):
     DELETED = "deleted"
     METHOD = "method"
     NOT_ACCEPTABLE = "not-acceptable"
+    TOO_LARGE = "too-large"
+    UNSUPPORTED = "unsupported-media"
     CONFLICT = "conflict"
     TENANT_BUSY = "tenant-busy"
     SERVER_BUSY = "server-busy"
@@ -46,6 +48,10 @@ class Unauthenticated(Problem):
     category = Category.UNAUTHENTICATED
 
 
+class InvalidToken(Unauthenticated):
+    """A bearer token that is not good, or not of somebody who is trusted here."""
+
+
 class Forbidden(Problem):
     category = Category.FORBIDDEN
 
@@ -60,6 +66,16 @@ class Deleted(Problem):
 
 class NotAcceptable(Problem):
     category = Category.NOT_ACCEPTABLE
+
+
+class TooLarge(Problem):
+    category = Category.TOO_LARGE
+
+
+class Unsupported(Problem):
+    """The body is of a media type that is not read here."""
+
+    category = Category.UNSUPPORTED
 
 
 class Conflict(Problem):

@@ -27,20 +27,32 @@ class Operation:
     channel: bool = True
 
 
+def _lists(plural: str, type_name: str) -> tuple[str, ...]:
+    """A list's routes; those that end in _search take a posted form."""
+    fhir = f"/fhir/{type_name}"
+    return plural, f"{plural}/_search", fhir, f"{fhir}/_search", f"/fhir/{{compartment}}/{{id}}/{type_name}"
+
+
 OPERATIONS = (
     Operation("get_encounter", Kind.READ, "Encounter", ("/encounters/{id}", "/fhir/Encounter/{id}")),
-    Operation("list_encounters", Kind.LIST, "Encounter", ("/encounters", "/fhir/Encounter")),
+    Operation("list_encounters", Kind.LIST, "Encounter", _lists("/encounters", "Encounter")),
     Operation("get_patient", Kind.READ, "Patient", ("/patients/{id}", "/fhir/Patient/{id}")),
-    Operation("list_patients", Kind.LIST, "Patient", ("/patients", "/fhir/Patient")),
+    Operation("list_patients", Kind.LIST, "Patient", _lists("/patients", "Patient")),
     Operation("get_practitioner", Kind.READ, "Practitioner", ("/practitioners/{id}", "/fhir/Practitioner/{id}")),
-    Operation("list_practitioners", Kind.LIST, "Practitioner", ("/practitioners", "/fhir/Practitioner")),
+    Operation("list_practitioners", Kind.LIST, "Practitioner", _lists("/practitioners", "Practitioner")),
     Operation("review", Kind.REVIEW, "Encounter", ("/reviews/{id}", "/fhir/Encounter/{id}/$everything")),
 )
 """The operations that a warm tenant has a channel for."""
 
 OTHERS = (
     Operation("read_other", Kind.READ, None, ("/fhir/{type}/{id}",), channel=False),
-    Operation("search_other", Kind.LIST, None, ("/fhir/{type}",), channel=False),
+    Operation(
+        "search_other",
+        Kind.LIST,
+        None,
+        ("/fhir/{type}", "/fhir/{type}/_search", "/fhir/{compartment}/{id}/{type}"),
+        channel=False,
+    ),
 )
 """Every other stored type: served directly, always. Their routes come last, for they match the seven's too."""
 

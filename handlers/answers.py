@@ -7,6 +7,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 from base.errors import Invalid
@@ -15,6 +16,9 @@ from r4.resource import is_id
 from r4.search import COUNT_MAX
 from storage.asks import Rows
 from storage.statements import Statement
+
+Pairs = Sequence[tuple[str, str]]
+"""A query, decoded; with a form's fields, where one was posted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,12 @@ def page(
     total: int | None = None,
     meta: bytes = b"",
 ) -> Answer:
-    """A Bundle and its ETag, a hash of its entries' versions and its links: the body need not be read for it."""
+    """A Bundle and its ETag, a hash of `state`, what its entries are and in which version, and of its links.
+
+    So the bodies need not be read for it.
+    """
     self_url = page_url(base_url, path, used, count)
     next_url = page_url(base_url, path, used, count, cursor) if cursor else None
     body = searchset(base_url, entries, self_url=self_url, next_url=next_url, total=total, meta=meta)
-    digest = blake2b(repr((state, self_url, next_url, total)).encode(), digest_size=12).hexdigest()
+    digest = blake2b(orjson.dumps((state, self_url, next_url, total)), digest_size=12).hexdigest()
     return Answer(body, f'W/"{digest}"')

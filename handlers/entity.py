@@ -8,6 +8,7 @@ from time import perf_counter
 from aiohttp import web
 
 from handlers.answers import Answer
+from handlers.encoding import SMALLEST
 from handlers.exchange import EXCHANGE
 from handlers.services import SERVICES
 from r4.bundle import CONTENT_TYPE
@@ -28,13 +29,15 @@ async def entity(request: web.Request) -> web.Response:
             services.deadlines.forget(ask)
             ask.abandon()
     exchange.encoded_from = perf_counter()
-    return _response(request, exchange.question.encode(rows))
+    return response_of(request, exchange.question.encode(rows))
 
 
-def _response(request: web.Request, answer: Answer) -> web.Response:
+def response_of(request: web.Request, answer: Answer) -> web.Response:
     headers = {"ETag": answer.etag}
     if answer.changed_at is not None:
         headers["Last-Modified"] = _http_date(answer.changed_at.replace(microsecond=0))
+    if len(answer.body) >= SMALLEST:
+        headers["Vary"] = "Accept-Encoding"  # of a 304, too
     if _unchanged(request, answer):
         return web.Response(status=304, headers=headers)
     headers["Content-Type"] = CONTENT_TYPE

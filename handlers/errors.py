@@ -4,7 +4,7 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import LooseHeaders
 
-from base.errors import Category, Problem
+from base.errors import Category, InvalidToken, Problem
 from r4.bundle import CONTENT_TYPE
 from r4.outcome import outcome
 
@@ -18,6 +18,8 @@ STATUS: dict[Category, tuple[int, str]] = {
     Category.DELETED: (410, "deleted"),
     Category.METHOD: (405, "not-supported"),
     Category.NOT_ACCEPTABLE: (406, "not-supported"),
+    Category.TOO_LARGE: (413, "too-long"),
+    Category.UNSUPPORTED: (415, "not-supported"),
     Category.CONFLICT: (409, "conflict"),
     Category.TENANT_BUSY: (429, "throttled"),
     Category.SERVER_BUSY: (503, "transient"),
@@ -29,6 +31,7 @@ _HEADERS: dict[int, dict[str, str]] = {
     429: {"Retry-After": "1"},
     503: {"Retry-After": "1"},
 }
+_INVALID_TOKEN = {"WWW-Authenticate": 'Bearer realm="sluice", error="invalid_token"'}  # RFC 6750, 3.1
 _HTTP_CODES = {404: "not-found", 405: "not-supported", 413: "too-long", 414: "too-long", 431: "too-long"}
 _HTTP_WORDS = {404: "there is nothing at this path", 405: "this path does not take this method; Allow says which it takes"}
 _UNKNOWN = "something went wrong here; the request id finds it in our log"
@@ -38,7 +41,8 @@ def problem_response(error: Problem, *, fhir: bool) -> web.Response:
     status, code = STATUS[error.category]
     # What broke on our side is told to the log, not to the client.
     message = _UNKNOWN if status == 500 else str(error)
-    return error_response(status, code, message, fhir=fhir, expression=error.expression)
+    headers = _INVALID_TOKEN if isinstance(error, InvalidToken) else None
+    return error_response(status, code, message, fhir=fhir, expression=error.expression, headers=headers)
 
 
 def unknown_response(*, fhir: bool) -> web.Response:

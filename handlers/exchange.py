@@ -15,10 +15,12 @@ class Exchange:
     """`actor` takes the asks on the channel path. `path` is channel, direct, or none for what is no entity.
 
     `arm` is treatment, control or none; `why` says what sent a request direct (cold, control), or that it was forced.
+    `pretty`: a posted form asks for an indented answer.
     """
 
     __slots__ = (
-        "actor", "arm", "asks", "encoded_from", "identity", "operation", "path", "question", "request_id", "started_at", "why",
+        "actor", "arm", "asks", "encoded_from", "identity", "operation", "path", "pretty", "question", "request_id",
+        "started_at", "why",
     )  # fmt: skip
 
     def __init__(self, request_id: str) -> None:
@@ -30,6 +32,7 @@ class Exchange:
         self.path = "none"
         self.arm = "none"
         self.why = ""
+        self.pretty = False
         self.question: Question | None = None
         self.asks: tuple[Ask, ...] = ()
         self.encoded_from = 0.0

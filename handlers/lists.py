@@ -5,32 +5,77 @@ from operator import itemgetter
 
 from aiohttp import web
 
-from handlers.answers import Answer, Question, page
+from base.errors import Invalid, NotFound
+from handlers.answers import Answer, Pairs, Question, id_of, page
 from handlers.cursors import Cursors
-from r4.search import parse_search
+from r4.outcome import outcome
+from r4.parameters import COMPARTMENTS
+from r4.search import FORMATS, Search, parse_search
+from r4.subset import Subset, subset
 from storage.asks import Rows
-from storage.lists import FIRST, list_statement, list_values, total_statement, total_values
+from storage.inclusions import INCLUDED_MAX
+from storage.lists import list_statement, list_values, total_statement, total_values
+
+_TRUNCATED = outcome(
+    "incomplete", f"more than {INCLUDED_MAX} resources would be included; ask for fewer matches a page", severity="warning"
+)
 
 
-def list_question(request: web.Request, type_name: str, tenant_id: int, base_url: str, cursors: Cursors) -> Question:
-    strict = "handling=strict" in request.headers.get("Prefer", "")
-    search = parse_search(type_name, request.query.items(), strict=strict, base_url=base_url)
-    query = [type_name, sorted(search.used)]
-    after = FIRST
-    if search.cursor:
-        after = cursors.open(tenant_id, query, search.cursor, tuple[int, str])
-    parts = [(list_statement(search), list_values(search, after))] if search.count else []
+def list_question(
+    request: web.Request, pairs: Pairs, type_name: str, tenant_id: int, base_url: str, cursors: Cursors
+) -> Question:
+    """Raises Invalid, or NotFound for a compartment that has none of the type."""
+    strict = "handling=strict" in ",".join(request.headers.getall("Prefer", ()))
+    path, compartment = type_name, None
+    if "compartment" in request.match_info:
+        path, compartment = _compartment(request, type_name)
+    search = parse_search(type_name, pairs, strict=strict, base_url=base_url, compartment=compartment)
+    query = [path, sorted(pair for pair in search.used if pair[0] not in FORMATS)]
+    parts = [(list_statement(search), _values(search, tenant_id, query, cursors))] if search.count else []
     if search.total:
         parts.append((total_statement(search), total_values(search)))
 
     def encode(answers: Sequence[Rows]) -> Answer:
         total = answers[-1][0][2] if search.total else None
-        rows = sorted(answers[0], key=itemgetter(2, 3)) if search.count else []
-        shown = rows[: search.count]
-        cursor = cursors.seal(tenant_id, query, shown[-1][2:4]) if len(rows) > search.count > 0 else None
-        entries = ((type_name, row[3], row[6], "match") for row in shown)
-        return page(
-            base_url, type_name, search.used, search.count, cursor, entries, total=total, state=[row[3:5] for row in shown]
-        )
+        rows = answers[0] if search.count else []
+        matches = sorted((row for row in rows if row[2] == 0), key=itemgetter(4, 5))
+        included = sorted((row for row in rows if row[2] == 1), key=itemgetter(3, 5))
+        shown = matches[: search.count]
+        last = shown[-1] if shown else None
+        cursor = None
+        if last is not None and len(matches) > search.count:
+            cursor = cursors.seal(tenant_id, query, (last[8] if search.sort else last[4], last[5]))
+        entries = [(row[3], row[5], _body(row[9], search.subset), "match") for row in shown]
+        entries += [(row[3], row[5], row[9], "include") for row in included[:INCLUDED_MAX]]
+        if len(included) > INCLUDED_MAX:
+            entries.append(("", "", _TRUNCATED, "outcome"))
+        state = [row[3:7] for row in (*shown, *included)]
+        return page(base_url, path, search.used, search.count, cursor, entries, total=total, state=state)
 
     return Question(tuple(parts), encode)
+
+
+def _body(body: bytes, wanted: Subset | None) -> bytes:
+    return body if wanted is None else subset(body, wanted)
+
+
+def _values(search: Search, tenant_id: int, query: Sequence[object], cursors: Cursors) -> tuple[object, ...]:
+    """Of the page that the cursor leads to."""
+    if not search.cursor:
+        return list_values(search)
+    kind = tuple[list[str | None], str] if search.sort else tuple[int, str]
+    place = cursors.open(tenant_id, query, search.cursor, kind)
+    try:
+        return list_values(search, place)
+    except ValueError:
+        raise Invalid("this cursor is not one of this list; begin again without it", expression="_cursor") from None
+
+
+def _compartment(request: web.Request, type_name: str) -> tuple[str, tuple[str, str]]:
+    """The path, and which parameters lead to what: https://hl7.org/fhir/R4/compartmentdefinition.html."""
+    kind = request.match_info["compartment"]
+    params = COMPARTMENTS.get(kind, {}).get(type_name)
+    if params is None:
+        raise NotFound(f"the compartment of a {kind} is not searched for {type_name} here")
+    target = f"{kind}/{id_of(request)}"
+    return f"{target}/{type_name}", ("|".join(params), target)

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from base.errors import Category, Problem
+from handlers.encoding import compress, is_large, is_pretty, prettify
 from handlers.errors import error_response, http_response, problem_response, unknown_response
 from handlers.exchange import EXCHANGE, Exchange
 from handlers.services import SERVICES, Services
@@ -22,6 +23,7 @@ log = structlog.get_logger()
 SLOW_S = 0.5
 SAMPLE = 0.01  # the share of ordinary requests that get a log line
 LONGEST_URL = 8192
+SERVER = "sluice"  # aiohttp's own would tell which versions run here
 _TIMED = (200, 304, 404)
 _own_id = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 _numbers = itertools.count(1)
@@ -30,34 +32,40 @@ _process = secrets.token_hex(4)
 
 @web.middleware
 async def observing(request: web.Request, handler: Handler) -> web.StreamResponse:
-    exchange = request[EXCHANGE] = Exchange(_request_id(request))
-    fhir = not request.path.startswith(("/warm-up", "/reports", "/metrics", "/health", "/console"))
-    reason = ""
+    exchange = request[EXCHANGE] = Exchange(request_id_of(request))
     try:
-        if len(request.raw_path) > LONGEST_URL:
-            response: web.StreamResponse = error_response(
-                414, "too-long", f"a URL has at most {LONGEST_URL} characters", fhir=fhir
-            )
-        else:
-            response = await handler(request)
-    except Problem as problem:
-        reason = problem.category.value
-        response = problem_response(problem, fhir=fhir)
-        if problem.category is Category.BROKEN:
-            log.error("request.failed", request_id=exchange.request_id, exc_info=problem)
-    except web.HTTPException as refusal:
-        response = http_response(refusal, fhir=fhir)
+        response, reason = await _answered(request, handler, exchange)
+        if exchange.pretty or is_pretty(request):
+            prettify(response)
+        if is_large(response):
+            await compress(request, response)
     except asyncio.CancelledError:
         _count(request.app[SERVICES], exchange, "cancelled", "")
         raise
-    except Exception as error:  # whatever it was, the client gets an answer and the log its place
-        log.error("request.failed", request_id=exchange.request_id, exc_info=error)
-        response = unknown_response(fhir=fhir)
     _finish(request, exchange, response, reason)
     return response
 
 
-def _request_id(request: web.Request) -> str:
+async def _answered(request: web.Request, handler: Handler, exchange: Exchange) -> tuple[web.StreamResponse, str]:
+    """The answer, whatever happens, and of a refusal its reason in the metrics."""
+    fhir = not request.path.startswith(("/warm-up", "/reports", "/metrics", "/health", "/console"))
+    try:
+        if len(request.raw_path) > LONGEST_URL:
+            return error_response(414, "too-long", f"a URL has at most {LONGEST_URL} characters", fhir=fhir), ""
+        return await handler(request), ""
+    except Problem as problem:
+        if problem.category is Category.BROKEN:
+            log.error("request.failed", request_id=exchange.request_id, exc_info=problem)
+        return problem_response(problem, fhir=fhir), problem.category.value
+    except web.HTTPException as refusal:
+        return http_response(refusal, fhir=fhir), ""
+    except Exception as error:  # whatever it was, the client gets an answer and the log its place
+        log.error("request.failed", request_id=exchange.request_id, exc_info=error)
+        return unknown_response(fhir=fhir), ""
+
+
+def request_id_of(request: web.BaseRequest) -> str:
+    """The client's own, if it is one."""
     given = request.headers.get("X-Request-ID")
     return given if given and _own_id(given) else f"{_process}-{next(_numbers):x}"
 
@@ -68,7 +76,7 @@ def _finish(request: web.Request, exchange: Exchange, response: web.StreamRespon
     total = now - exchange.started_at
     headers = response.headers
     headers["X-Request-ID"] = exchange.request_id
-    headers["Server"] = "sluice"  # aiohttp's own would tell which versions run here
+    headers["Server"] = SERVER
     if exchange.operation is not None:
         headers["X-Sluice-Path"] = exchange.path
         headers["Server-Timing"] = _observe(services, exchange, response.status, now, total)

@@ -16,6 +16,8 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from handlers.errors import error_response
+from handlers.middleware import SERVER, request_id_of
+from handlers.services import SERVICES
 
 log = structlog.get_logger()
 
@@ -28,8 +30,6 @@ class _Protocol(RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        # The exception's text repeats what the client sent, which may be a patient's name: neither log nor answer has it.
-        log.info("request.refused", status=status, error=type(exc).__name__)
         if isinstance(exc, LineTooLong):
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         code = (
@@ -38,6 +38,9 @@ class _Protocol(RequestHandler):
         words = "the URL or a header is too long" if code == "too-long" else "this is no HTTP/1.1 request that can be read"
         response = error_response(status, code, words, fhir=True)
         response.force_close()
+        self._observed(request, response)
+        # The exception's text repeats what the client sent, which may be a patient's name: neither log nor answer has it.
+        log.info("request.refused", request_id=response.headers["X-Request-ID"], status=status, error=type(exc).__name__)
         return response
 
     async def finish_response(
@@ -46,10 +49,20 @@ class _Protocol(RequestHandler):
         # aiohttp looks at Expect before any middleware, and refuses in plain text.
         if resp.status == HTTPStatus.EXPECTATION_FAILED:
             resp = error_response(resp.status, "not-supported", "Expect takes 100-continue, and nothing else", fhir=True)
+            self._observed(request, resp)
         return await super().finish_response(request, resp, start_time)
+
+    def _observed(self, request: web.BaseRequest, response: web.Response) -> None:
+        """No middleware sees these: what they do for every answer is done here."""
+        response.headers["X-Request-ID"] = request_id_of(request)
+        response.headers["Server"] = SERVER
+        if isinstance(self._manager, _Server) and (services := self._manager.app.get(SERVICES)) is not None:
+            services.metrics.requests.child("none", "none", str(response.status), "unreadable").add()
 
 
 class _Server(web.Server):
+    app: web.Application
+
     def __call__(self) -> RequestHandler:
         return _Protocol(self, loop=self._loop, **self._kwargs)
 
@@ -58,6 +71,7 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> Any:
         server = await super()._make_server()
         server.__class__ = _Server
+        server.app = self.app  # type: ignore[attr-defined]
         return server
 
 

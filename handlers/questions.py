@@ -4,36 +4,54 @@ Nothing here knows which path the rows come by, so that both give equal bytes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from operator import itemgetter
 
 from aiohttp import web
 
-from base.errors import Deleted, NotFound, NotSupported
+from base.errors import Deleted, Invalid, NotFound, NotSupported
 from base.operations import Kind, Operation
-from handlers.answers import Answer, Question, count_of, id_of, page
+from handlers.answers import Answer, Pairs, Question, count_of, id_of, page
 from handlers.cursors import Cursors
 from handlers.lists import list_question
 from r4.review import money_meta
 from r4.search import COUNT_MAX
+from r4.subset import Subset, parse_subset, subset
 from r4.types import RESOURCE_TYPES
 from storage.asks import Rows
 from storage.statements import read_statement, review_statement
 
 
-def question_of(request: web.Request, operation: Operation, tenant_id: int, base_url: str, cursors: Cursors) -> Question:
-    """Raises Invalid, or NotSupported for a type that R4 does not have."""
+def question_of(
+    request: web.Request, pairs: Pairs, operation: Operation, tenant_id: int, base_url: str, cursors: Cursors
+) -> Question:
+    """`pairs`: the query, with a posted form merged in. Raises Invalid, or NotSupported for a type that R4 does not have."""
     type_name = operation.type or request.match_info["type"]
     if type_name not in RESOURCE_TYPES:
         raise NotSupported("R4 has no resource type of this name")
     if operation.kind is Kind.READ:
-        return _read(type_name, id_of(request))
+        return _read(type_name, id_of(request), pairs)
     if operation.kind is Kind.LIST:
-        return list_question(request, type_name, tenant_id, base_url, cursors)
+        return list_question(request, pairs, type_name, tenant_id, base_url, cursors)
     return _review(request, tenant_id, base_url, cursors)
 
 
-def _read(type_name: str, resource_id: str) -> Question:
-    return Question(((read_statement(type_name), (resource_id,)),), _encode_read)
+def _read(type_name: str, resource_id: str, pairs: Pairs) -> Question:
+    wanted = subset_of(pairs)
+
+    def encode(answers: Sequence[Rows]) -> Answer:
+        answer = _encode_read(answers)
+        return answer if wanted is None else replace(answer, body=subset(answer.body, wanted))
+
+    return Question(((read_statement(type_name), (resource_id,)),), encode)
+
+
+def subset_of(pairs: Pairs) -> Subset | None:
+    """What of a single resource is wanted; None for all of it."""
+    wanted, _ = parse_subset(pairs)
+    if wanted is not None and wanted.summary == "count":
+        raise Invalid("_summary=count is for searches", expression="_summary")
+    return wanted
 
 
 def _encode_read(answers: Sequence[Rows]) -> Answer:

@@ -4,6 +4,7 @@ A middleware, so that it stands before every handler, entity or not. `ACCESS` sa
 """
 
 import random
+import re
 from functools import lru_cache
 
 from aiohttp import web
@@ -12,7 +13,10 @@ from aiohttp.typedefs import Handler
 from base.errors import Conflict, Forbidden, Invalid, NotAcceptable, Unauthenticated
 from base.identity import Identity
 from base.operations import OPERATIONS, OTHERS, Operation
+from handlers import wellknown
+from handlers.answers import Pairs
 from handlers.exchange import EXCHANGE, Exchange
+from handlers.posted import pairs_of
 from handlers.questions import question_of
 from handlers.services import SERVICES, Services
 from storage.asks import Ask
@@ -26,6 +30,8 @@ ACCESS: dict[str, str] = {
     "/health/live": OPEN,
     "/health/ready": OPEN,
     "/metrics": "operate",
+    "/fhir/metadata": OPEN,
+    **dict.fromkeys(wellknown.PATHS, OPEN),
     **dict.fromkeys(OPERATION_OF, "read"),
 }
 _JSON = {"*/*", "application/*", "application/json", "application/fhir+json", "text/json", "json", "text/*"}
@@ -43,29 +49,36 @@ async def routing(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     identity = exchange.identity = await _identified(request, services, scope)
     if operation is not None:
-        _prepare(request, services, exchange, operation, identity)
+        pairs = await pairs_of(request, services.config.deadline_s)
+        _prepare(request, pairs, services, exchange, operation, identity)
     return await handler(request)
 
 
 async def _identified(request: web.Request, services: Services, scope: str) -> Identity:
     kind, _, key = request.headers.get("Authorization", "").partition(" ")
+    key = key.strip()
     if kind.lower() != "bearer" or not key:
         raise Unauthenticated("a key is needed: Authorization: Bearer KEY")
-    identity = await services.keys.owner(key.strip())
+    if services.tokens is not None and key.count(".") == 2:  # no key of ours has a dot
+        identity: Identity | None = await services.tokens.owner(key)
+    else:
+        identity = await services.keys.owner(key)
     if identity is None:
         raise Unauthenticated("this key is unknown or was revoked")
     if scope not in identity.scopes:
-        raise Forbidden(f"this key does not have the scope {scope}")
+        raise Forbidden(identity.without(scope))
     if identity.tenant_id is None and scope != "operate":
         raise Forbidden("this key belongs to no tenant")
     return identity
 
 
-def _prepare(request: web.Request, services: Services, exchange: Exchange, operation: Operation, identity: Identity) -> None:
+def _prepare(
+    request: web.Request, pairs: Pairs, services: Services, exchange: Exchange, operation: Operation, identity: Identity
+) -> None:
     """The parsed ask and its path; the handler submits it."""
-    _check_format(request)
+    check_format(request, pairs)
     tenant_id = identity.tenant_id or 0
-    question = question_of(request, operation, tenant_id, services.config.base_url, services.cursors)
+    question = question_of(request, pairs, operation, tenant_id, services.config.base_url, services.cursors)
     exchange.question = question
     exchange.actor, exchange.arm, exchange.why = _actor(request, services, operation, identity)
     exchange.path = "direct" if exchange.actor is None else "channel"
@@ -108,22 +121,25 @@ def _forced(path: str, actor: TenantActor | None, identity: Identity) -> TenantA
     return actor if path == "channel" else None
 
 
-def _check_format(request: web.Request) -> None:
+def check_format(request: web.Request, pairs: Pairs) -> None:
     """`_format` goes before Accept (http.html#parameters); a + in it may have been decoded to a space."""
-    if "_format" in request.query_string:
-        given = request.query.get("_format", "").replace(" ", "+")
-        if given and given.partition(";")[0] not in _JSON:
-            raise NotAcceptable("only JSON is spoken here: application/fhir+json", expression="_format")
+    request[EXCHANGE].pretty = ("_pretty", "true") in pairs  # of a form: no middleware reads it
+    given = next((value for name, value in pairs if name == "_format"), "")
+    if given:
+        if not _acceptable(given.replace("fhir json", "fhir+json")):
+            raise NotAcceptable("only JSON of FHIR 4.0 is spoken here: application/fhir+json", expression="_format")
     elif not _acceptable(request.headers.get("Accept", "*/*")):
-        raise NotAcceptable("only JSON is spoken here: application/fhir+json")
+        raise NotAcceptable("only JSON of FHIR 4.0 is spoken here: application/fhir+json")
 
 
 @lru_cache(maxsize=1024)
 def _acceptable(accept: str) -> bool:
     """Whether one of its media types is JSON, of FHIR 4.0 where it says a version."""
     for given in accept.split(","):
-        kind, *parameters = (part.strip() for part in given.lower().split(";"))
-        version = next((p.partition("=")[2] for p in parameters if p.startswith("fhirversion=")), "4.0")
-        if (kind in _JSON or not kind) and version in ("4.0", "4.0.1") and "q=0" not in parameters:
+        kind, *rest = (part.strip() for part in given.lower().split(";"))
+        parameters = dict(part.partition("=")[::2] for part in rest)
+        version = parameters.get("fhirversion", "4.0").strip('"')
+        refused = re.fullmatch(r"0(\.0*)?", parameters.get("q", "1"))
+        if (kind in _JSON or not kind) and version in ("4.0", "4.0.1") and not refused:
             return True
     return False

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from base.config import Config
 from handlers.cursors import Cursors
+from handlers.tokens import Tokens
 from metrics.accumulators import Snapshot
 from metrics.catalog import Metrics
 from storage.asks import Ask
@@ -20,12 +21,16 @@ from tenants.registry import TenantRegistry
 
 @dataclass(frozen=True)
 class Services:
-    """`gather` gives the metrics of all processes of this server; `metrics_open`: no key is needed, as only we can ask."""
+    """`gather` gives the metrics of all processes of this server; `metrics_open`: no key is needed, as only we can ask.
+
+    `tokens`: None where no issuer of them is configured.
+    """
 
     config: Config
     metrics: Metrics
     storage: Storage
     keys: KeyRing
+    tokens: Tokens | None
     cursors: Cursors
     deadlines: Deadlines
     direct: DirectLine

@@ -8,7 +8,7 @@ import orjson
 CONTENT_TYPE = "application/fhir+json;charset=utf-8"
 
 Entry = tuple[str, str, bytes, str]
-"""(type, id, body, search mode)."""
+"""(type, id, body, search mode). Without an id, as an outcome is, it has no URL."""
 
 
 def page_url(base_url: str, path: str, used: Sequence[tuple[str, str]], count: int, cursor: str | None = None) -> str:
@@ -32,9 +32,10 @@ def searchset(
     if total is not None:
         parts.append(b'"total":%d,' % total)
     parts += [b'"link":', orjson.dumps(links)]
-    root = f'{{"fullUrl":"{base_url}/fhir/'.encode()
+    root = f'"fullUrl":"{base_url}/fhir/'.encode()
     listed = [
-        b'%b%b/%b","resource":%b,"search":{"mode":"%b"}}' % (root, kind.encode(), name.encode(), body, mode.encode())
+        b'{%b"resource":%b,"search":{"mode":"%b"}}'
+        % (b'%b%b/%b",' % (root, kind.encode(), name.encode()) if name else b"", body, mode.encode())
         for kind, name, body, mode in entries
     ]
     if listed:

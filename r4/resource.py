@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from datetime import UTC, datetime
+from decimal import Context
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +27,7 @@ _is_id = re.compile(ID_PATTERN).fullmatch
 _has_nul = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _document = msgspec.json.Decoder().decode
+_number = Context(prec=40, traps=[]).create_decimal
 _SERVERS_OWN = ("versionId", "lastUpdated")
 
 
@@ -53,6 +55,11 @@ def split(raw: bytes, *, as_id: str | None = None) -> Resource:
     resource_id = _checked_id(document.get("id") if as_id is None else as_id)
     tail = _tail(members)
     return Resource(kind, resource_id, tail, hashlib.sha256(tail).digest(), document)
+
+
+def restored(type_name: str, resource_id: str, body: bytes) -> Resource:
+    """What is served, for indexing anew."""
+    return Resource(type_name, resource_id, body, b"", _document_of(body))
 
 
 def stamp(type_name: str, resource_id: str, version: int, last_updated: datetime, tail: bytes) -> bytes:
@@ -106,8 +113,7 @@ def _document_of(raw: bytes) -> Any:
     try:
         return _document(raw)
     except msgspec.ValidationError:
-        # A number that no machine number holds. Nothing indexes numbers, so they may be text here.
-        return json.loads(raw.decode(), parse_int=str, parse_float=str)
+        return json.loads(raw.decode(), parse_int=_number, parse_float=_number)  # there is one that no machine number holds
 
 
 def _tail(members: dict[str, msgspec.Raw]) -> bytes:

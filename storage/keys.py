@@ -1,58 +1,54 @@
-"""Keys: looked up once, remembered for seconds. A revoked key is refused when its memory has run out."""
+"""Keys and the tenants that tokens name: looked up once, remembered for seconds.
 
-import asyncio
-from collections import OrderedDict
-from time import monotonic
+A revoked key is refused when its memory has run out. What is unknown is remembered too, so that hammering with one
+costs no statement each.
+"""
+
+from collections.abc import Coroutine
+from typing import Any
+
+import asyncpg
 
 from base.identity import Identity, key_hash
+from base.remembered import Remembered
 from storage.connections import Storage
 from storage.failures import problem_of
 
 _OWNER = "SELECT key_id, tenant_id, tenant, exclusive, scopes FROM ops.key_owner($1)"
+_TENANT = "SELECT tenant_id, exclusive FROM ops.tenant WHERE name = $1"
 HOT = (_OWNER,)
-_KEPT = 20_000  # unknown keys are remembered too, so that hammering with one costs no statement each
 
 
 class KeyRing:
     def __init__(self, storage: Storage, ttl_s: float) -> None:
         self._storage = storage
         self._ttl_s = ttl_s
-        self._known: OrderedDict[bytes, tuple[float, Identity | None]] = OrderedDict()
-        self._asked: dict[bytes, asyncio.Task[Identity | None]] = {}
+        self._owners: Remembered[bytes, Identity | None] = Remembered(self._owner)
+        self._tenants: Remembered[str, tuple[int, bool] | None] = Remembered(self._tenant)
 
-    async def owner(self, key: str) -> Identity | None:
+    def owner(self, key: str) -> Coroutine[Any, Any, Identity | None]:
         """Who a key stands for; None when it is unknown or revoked. Raises ServerBusy or Expired when it cannot be asked."""
-        digest = key_hash(key)
-        known = self._known.get(digest)
-        if known is not None and known[0] > monotonic():
-            return known[1]
-        return await self._look_up(digest)
+        return self._owners.get(key_hash(key))
 
-    async def _look_up(self, digest: bytes) -> Identity | None:
-        """Those who come while a key is looked up share the answer; one of them leaving takes nothing from the others."""
-        task = self._asked.get(digest)
-        if task is None:
-            task = self._asked[digest] = asyncio.get_running_loop().create_task(self._fetch(digest))
-            task.add_done_callback(lambda done: self._forget(digest, done))
-        return await asyncio.shield(task)
+    def tenant(self, name: str) -> Coroutine[Any, Any, tuple[int, bool] | None]:
+        """(tenant_id, exclusive) of a tenant's name; None when there is no such tenant. Raises as `owner` does."""
+        return self._tenants.get(name)
 
-    def _forget(self, digest: bytes, task: "asyncio.Task[Identity | None]") -> None:
-        del self._asked[digest]
-        if not task.cancelled():
-            task.exception()  # those who waited have it; if all have left, it is nobody's
+    async def _owner(self, digest: bytes) -> tuple[Identity | None, float]:
+        row = await self._row(_OWNER, digest)
+        if row is None:
+            return None, self._ttl_s
+        key_id, tenant_id, tenant, exclusive, scopes = row
+        return Identity(key_id, tenant_id, tenant, exclusive, frozenset(scopes)), self._ttl_s
 
-    async def _fetch(self, digest: bytes) -> Identity | None:
+    async def _tenant(self, name: str) -> tuple[tuple[int, bool] | None, float]:
+        row = await self._row(_TENANT, name)
+        return None if row is None else (row[0], row[1]), self._ttl_s
+
+    async def _row(self, sql: str, value: bytes | str) -> asyncpg.Record | None:
         try:
             async with self._storage.read() as connection:
-                rows = await connection.fetch(_OWNER, digest)
+                rows = await connection.fetch(sql, value)
         except Exception as error:
             raise problem_of(error) from error
-        identity = None
-        if rows:
-            key_id, tenant_id, tenant, exclusive, scopes = rows[0]
-            identity = Identity(key_id, tenant_id, tenant, exclusive, frozenset(scopes))
-        self._known.pop(digest, None)
-        self._known[digest] = (monotonic() + self._ttl_s, identity)
-        if len(self._known) > _KEPT:
-            self._known.popitem(last=False)
-        return identity
+        return rows[0] if rows else None

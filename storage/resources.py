@@ -9,22 +9,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import asyncpg
 
-from r4.indexing import index, rank
+from r4.indexing import FINGERPRINT, rank
 from r4.resource import Resource, to_milliseconds
+from storage.index_rows import remove_rows, tables_of, write_rows
 from storage.queries import load
 
 _SQL = load("resources.sql")
-_INFINITE = (datetime.min, datetime.max)  # noqa: DTZ901  # without a zone asyncpg takes them for the infinities
-_INDEX_TABLES = {
-    "token": ("param", "code", "system"),
-    "string": ("param", "value", "exact"),
-    "date": ("param", "lower", "upper"),
-    "reference": ("path", "to_type", "to_id"),
-}
 
 Key: TypeAlias = tuple[str, str]
 """type, id"""
@@ -91,6 +85,7 @@ async def upsert(connection: asyncpg.Connection, tenant_id: int, batch: Batch, n
     """
     staged = _staged(batch)
     now = to_milliseconds(now)
+    await _note(connection)
     await _stage(connection, staged)
     created = {(row["type"], row["id"]) for row in await connection.fetch(_SQL["resources_insert"], tenant_id, now)}
     changed: list[tuple[Key, Resource | None]] = []
@@ -99,8 +94,8 @@ async def upsert(connection: asyncpg.Connection, tenant_id: int, batch: Batch, n
         rows = await connection.fetch(_SQL["resources_lock"], tenant_id)
         changed = [staged[row["n"]] for row in rows]
         await _update(connection, tenant_id, [key for key, _ in changed], now)
-    await _index(connection, tenant_id, [r for key, r in staged if r is not None and key in created])
-    await _index(connection, tenant_id, [r for _, r in changed if r is not None])
+    await write_rows(connection, tenant_id, [r for key, r in staged if r is not None and key in created])
+    await write_rows(connection, tenant_id, [r for _, r in changed if r is not None])
     return _counts(staged, created, changed)
 
 
@@ -119,6 +114,12 @@ async def find_identifiers(
 async def refresh_statistics(connection: asyncpg.Connection) -> None:
     """Needs the tables' owner; another gets a warning in the server's log, and no statistics."""
     await connection.execute(_SQL["statistics_refresh"])
+
+
+async def _note(connection: asyncpg.Connection) -> None:
+    """What indexes from here on: first of all that is done, so that nobody waits for it who holds a lock."""
+    if await connection.fetchval(_SQL["index_noted"]) not in (FINGERPRINT, ""):
+        await connection.execute(_SQL["index_note"], FINGERPRINT)
 
 
 def _staged(batch: Batch) -> list[tuple[Key, Resource | None]]:
@@ -144,27 +145,7 @@ async def _update(connection: asyncpg.Connection, tenant_id: int, keys: list[Key
     for kind, group in groupby(keys, key=lambda key: key[0]):
         ids = [resource_id for _, resource_id in group]
         await connection.execute(_SQL["resources_update"], tenant_id, now, kind, ids)
-        for table in _INDEX_TABLES:
-            await connection.execute(_SQL[f"{table}_remove"], tenant_id, kind, ids)
-
-
-async def _index(connection: asyncpg.Connection, tenant_id: int, resources: list[Resource]) -> None:
-    records: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _INDEX_TABLES}
-    for resource in resources:
-        head = (tenant_id, resource.type, resource.id, rank(resource))
-        rows = index(resource)
-        records["token"] += [head + row for row in rows.tokens]
-        records["string"] += [head + row for row in rows.strings]
-        records["reference"] += [head + row for row in rows.references]
-        records["date"] += [(*head, param, lower or _INFINITE[0], upper or _INFINITE[1]) for param, lower, upper in rows.dates]
-    for table, columns in _INDEX_TABLES.items():
-        if records[table]:
-            await connection.copy_records_to_table(
-                table,
-                schema_name="fhir",
-                columns=("tenant_id", "type", "id", "rank", *columns),
-                records=records[table],
-            )
+        await remove_rows(connection, tenant_id, kind, ids, tables_of(kind))
 
 
 def _counts(staged: list[tuple[Key, Resource | None]], created: set[Key], changed: list[tuple[Key, Resource | None]]) -> Counts:

@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -63,3 +64,12 @@ def shared_data() -> Path:
     if not DATA.is_dir():
         pytest.skip("the shared test data is not beside this checkout")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def hospital(cluster: Cluster, template: str) -> Any:
+    """A Home with the data that searches are tested on; nobody writes to it."""
+    from tests.search_data import fill
+    from tests.support import build_home
+
+    return build_home(cluster, template, "hospital", fill)

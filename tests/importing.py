@@ -80,10 +80,15 @@ async def stored(url: str, tenant_id: int) -> Stored:
     return {f"{row['type']}/{row['id']}": (row["version"], row["body"]) for row in rows}
 
 
-async def rows_of(url: str, table: str, columns: str) -> list[tuple[Any, ...]]:
-    """All rows of one of fhir's tables, sorted."""
+async def rows_of(url: str, table: str, columns: str, where: str = "true") -> list[tuple[Any, ...]]:
+    """All rows of one of fhir's tables, or some, sorted."""
     async with connected(url) as connection:
-        return sorted(tuple(row) for row in await connection.fetch(f"SELECT {columns} FROM fhir.{table}"))
+        return sorted(tuple(row) for row in await connection.fetch(f"SELECT {columns} FROM fhir.{table} WHERE {where}"))
+
+
+async def genders_of(url: str, columns: str = "code") -> list[tuple[Any, ...]]:
+    """Of the rows that patients are found by, those of the one parameter."""
+    return await rows_of(url, "token", columns, "param = 'gender'")
 
 
 async def refuse(url: str, resource_id: str) -> None:

@@ -1,16 +1,20 @@
-"""What tests share: a served app, tenants with data and keys, and a client."""
+"""What tests share: a served app, tenants with data and keys, a client that asks by both paths, and walks over pages."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
+from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 import asyncpg
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Middleware
+from multidict import CIMultiDict
 
 from app.main import create_app
 from base.config import Config
@@ -18,9 +22,14 @@ from base.identity import DEFAULT_SCOPES
 from handlers.protocol import runner_of
 from handlers.services import SERVICES, Services
 from r4.resource import split
+from storage.embedded import Cluster
 from storage.resources import Batch, upsert
 from storage.tenancy import create_key, create_tenant
+from tests.conftest import make_database
 
+PATHS = ("direct", "channel")
+OWN_TO_EACH = {"X-Request-ID", "X-Sluice-Path", "Server-Timing", "Date"}
+JSON = "application/fhir+json;charset=utf-8"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
 
 
@@ -37,12 +46,14 @@ class Served:
     def headers(self, tenant: str | None, headers: dict[str, str] | None = None) -> dict[str, str]:
         return {**({"Authorization": f"Bearer {self.keys[tenant]}"} if tenant else {}), **(headers or {})}
 
-    async def get(self, path: str, tenant: str | None = "one", method: str = "GET", **headers: str) -> "Reply":
+    async def get(
+        self, path: str, tenant: str | None = "one", method: str = "GET", *, body: bytes | None = None, **headers: str
+    ) -> "Reply":
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         from yarl import URL
 
         async with self.session.request(
-            method, URL(self.url + path, encoded=True), headers=self.headers(tenant, given), allow_redirects=False
+            method, URL(self.url + path, encoded=True), headers=self.headers(tenant, given), data=body, allow_redirects=False
         ) as response:
             return Reply(response.status, dict(response.headers), await response.read())
 
@@ -91,22 +102,31 @@ async def store(connection: asyncpg.Connection, tenant: str, resources: Iterable
 
 
 @asynccontextmanager
-async def served(database: str, *, keys: dict[str, str] | None = None, **settings: Any) -> AsyncIterator[Served]:
-    """The app on a free port. Open it inside the test's body: a TaskGroup's crash then fails the test itself."""
-    config = Config(database_url=database, host="127.0.0.1", port=0, **{"control_share": 0.0, "key_ttl_s": 0.2, **settings})
+async def served(
+    database: str, *, keys: dict[str, str] | None = None, watch: Middleware | None = None, **settings: Any
+) -> AsyncIterator[Served]:
+    """The app on a free port. Open it inside the test's body: a TaskGroup's crash then fails the test itself.
+
+    `watch` sees every request first, and every answer as it is sent.
+    """
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]  # known before it is served, so that links lead back here
+    config = Config(database_url=database, host="127.0.0.1", port=port, **{"control_share": 0.0, "key_ttl_s": 0.2, **settings})
     app = create_app(config)
+    app.middlewares[:0] = [watch] if watch else []
     runner = runner_of(app)
-    await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
+        await runner.setup()
+        await web.SockSite(runner, listening, backlog=1024).start()
         # Unlimited: a test of 300 waiting requests must not wait in its own client.
         connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(connector=connector) as session:
+        async with aiohttp.ClientSession(
+            connector=connector, auto_decompress=False, skip_auto_headers=["Accept-Encoding"]
+        ) as session:
             yield Served(app[SERVICES], f"http://127.0.0.1:{port}", session, database, dict(keys or {}))
     finally:
         await runner.cleanup()
+        listening.close()
 
 
 def patient(key: str, /, **more: Any) -> dict[str, Any]:
@@ -130,3 +150,128 @@ async def until(condition: Any, *, within_s: float = 5.0) -> None:
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own
             await asyncio.sleep(0.001)
+
+
+@dataclass
+class Home:
+    """A migrated database with tenants in it, and their keys."""
+
+    database: str
+    keys: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Asker:
+    """Asks as a client does. On the channel path it asks a second time, directly, and the two answers must be equal."""
+
+    server: Served
+    path: str
+
+    async def __call__(self, path: str, tenant: str = "one", method: str = "GET", **more: Any) -> Reply:
+        reply = await self.once(path, tenant, method, **more)
+        if self.path == "channel":
+            direct = await self.once(path, tenant, method, X_Sluice_Force="direct", **more)
+            assert direct.headers.get("X-Sluice-Path") != "channel"
+            assert shown(reply) == shown(direct)
+        return reply
+
+    async def once(self, path: str, tenant: str | None = "one", method: str = "GET", **more: Any) -> Reply:
+        """`more`: headers, with _ for -, and `body`."""
+        reply = await self.server.get(path, tenant, method, **more)
+        return Reply(reply.status, cast("dict[str, str]", CIMultiDict(reply.headers)), reply.body)
+
+
+def shown(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+    """What must not depend on the path."""
+    return reply.status, {name: value for name, value in reply.headers.items() if name not in OWN_TO_EACH}, reply.body
+
+
+@asynccontextmanager
+async def asking(home: Home, path: str, **settings: Any) -> AsyncIterator[Asker]:
+    """A server on which every tenant goes the wanted path."""
+    async with served(home.database, keys=home.keys, **{"pool_size": 7, **settings}) as server:
+        for tenant in home.keys:
+            standing = await server.get("/warm-up", tenant, "POST" if path == "channel" else "DELETE")
+            assert standing.status in (200, 201, 403)
+        yield Asker(server, path)
+
+
+def build_home(cluster: Cluster, template: str, name: str, fill: Callable[[Home], Coroutine[Any, Any, None]]) -> Home:
+    """A database for all tests of one file: `fill` puts in what they read."""
+
+    async def make() -> Home:
+        home = Home(await make_database(cluster, name, template))
+        await fill(home)
+        return home
+
+    return asyncio.run(make())
+
+
+async def delete(database: str, tenant: str, *keys: tuple[str, str]) -> None:
+    async with connected(database) as connection, connection.transaction():
+        tenant_id = await connection.fetchval("SELECT tenant_id FROM ops.tenant WHERE name = $1", tenant)
+        await upsert(connection, tenant_id, Batch([], keys), NOW)
+
+
+def diagnosed(reply: Reply, status: int, code: str) -> str:
+    """Checks that a refusal is an OperationOutcome, and returns its words."""
+    assert reply.status == status, reply.body
+    assert reply.headers["Content-Type"] == JSON
+    assert reply.json["resourceType"] == "OperationOutcome"
+    (issue,) = reply.json["issue"]
+    assert (issue["severity"], issue["code"]) == ("error", code)
+    return str(issue["diagnostics"])
+
+
+def ids(reply: Reply) -> list[str]:
+    """Of a page's matches, in their order."""
+    assert reply.status == 200, reply.body
+    return [entry["resource"]["id"] for entry in reply.json.get("entry", []) if entry["search"]["mode"] == "match"]
+
+
+def included(reply: Reply) -> list[str]:
+    """`Type/id` of what a page brings beside its matches, in their order."""
+    assert reply.status == 200, reply.body
+    extra = [entry["resource"] for entry in reply.json.get("entry", []) if entry["search"]["mode"] == "include"]
+    return [f"{resource['resourceType']}/{resource['id']}" for resource in extra]
+
+
+def self_pairs(reply: Reply) -> list[tuple[str, str]]:
+    """What the self link says was asked."""
+    (url,) = (link["url"] for link in reply.json["link"] if link["relation"] == "self")
+    return parse_qsl(urlsplit(url).query, keep_blank_values=True)
+
+
+def bundle_of(reply: Reply) -> dict[str, Any]:
+    """Validated by the standard's own models."""
+    from fhir.resources.R4B import get_fhir_model_class
+
+    assert reply.status == 200, reply.body
+    get_fhir_model_class("Bundle").model_validate(reply.json)
+    return dict(reply.json)
+
+
+def following(reply: Reply) -> str | None:
+    """The next link's path and query, as a client of this server follows it."""
+    links = {link["relation"]: link["url"] for link in reply.json["link"]}
+    assert set(links) <= {"self", "next"}
+    if "next" not in links:
+        return None
+    url = urlsplit(links["next"])
+    return f"{url.path}?{url.query}"
+
+
+async def walk(ask: Asker, url: str) -> list[list[str]]:
+    """The ids of each page, to the end."""
+    pages: list[list[str]] = []
+    step: str | None = url
+    while step is not None:
+        reply = await ask(step)
+        pages.append(ids(reply))
+        step = following(reply)
+        assert len(pages) < 100
+    return pages
+
+
+def cursor_of(reply: Reply) -> str:
+    return dict(parse_qsl(urlsplit(following(reply) or "").query))["_cursor"]

@@ -16,8 +16,7 @@ from multidict import CIMultiDict
 
 from storage.embedded import Cluster
 from tests.conftest import PROVE
-from tests.support import add_tenant, encounter, patient
-from tests.test_entity import PATHS, Home, asking, build_home, diagnosed
+from tests.support import PATHS, Home, add_tenant, asking, build_home, diagnosed, encounter, patient
 
 CANARY = "Kanarienvogel"
 REQUESTS = 20_000 if PROVE else 500

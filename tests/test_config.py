@@ -26,6 +26,10 @@ def test_from_mapping() -> None:
         "SLUICE_DEADLINE_S": "3",
         "SLUICE_KEY_TTL_S": "0",
         "SLUICE_ACCESS_LOG": "all",
+        "SLUICE_JWT_ISSUERS": "https://one.example/realm/, http://127.0.0.1:9000,https://one.example/realm/",
+        "SLUICE_JWT_AUDIENCE": "us",
+        "SLUICE_JWT_TENANT_CLAIM": "org",
+        "SLUICE_CORS_ORIGINS": "https://App.example, capacitor://localhost,http://[::1]:3000",
         "SLUICE_SECRET": "s",
     }
     assert set(given) == {env_name(field.name) for field in fields(Config)}
@@ -45,6 +49,10 @@ def test_from_mapping() -> None:
         deadline_s=3.0,
         key_ttl_s=0.0,
         access_log="all",
+        jwt_issuers=("https://one.example/realm/", "http://127.0.0.1:9000"),
+        jwt_audience="us",
+        jwt_tenant_claim="org",
+        cors_origins=("https://app.example", "capacitor://localhost", "http://[::1]:3000"),
         secret="s",
     )
 
@@ -67,6 +75,10 @@ def test_defaults(environment: dict[str, str]) -> None:
         "queue_total": 8192,
         "deadline_s": 10.0,
         "access_log": "sample",
+        "jwt_issuers": (),
+        "jwt_audience": "",
+        "jwt_tenant_claim": "tenant",
+        "cors_origins": (),
     }
     assert {name: getattr(config, name) for name in promised} == promised
 
@@ -136,6 +148,39 @@ def test_bad_secret_file(tmp_path: Path, content: bytes | None, reason: str) -> 
         ("deadline_s", ("0", "301", "inf"), "a number from 0.05 to 300"),
         ("key_ttl_s", ("-1", "301"), "a number from 0 to 300"),
         ("access_log", ("none",), "one of sample, all, off"),
+        (
+            "jwt_issuers",
+            (
+                "login.example",
+                "http://login.example",
+                "http://10.0.0.1",
+                "https://",
+                "https://x?y",
+                "https://x#y",
+                "https://u@x",
+                "https://x:port",
+                "http://[",
+                "https://x y",
+                "file:///keys",
+                "https://ok.example,http://login.example",
+                ",",
+            ),
+            "issuers' https:// URLs (http:// on a loopback address only), separated by commas",
+        ),
+        (
+            "cors_origins",
+            (
+                "app.example",
+                "https://app.example/",
+                "https://a.example,*",
+                "https://*.example",
+                "null",
+                "https://u@x",
+                ",",
+                "//x",
+            ),
+            "* alone, or origins like https://app.example, separated by commas, without a path",
+        ),
     ],
 )
 def test_malformed(name: str, values: tuple[str, ...], expected: str) -> None:
@@ -168,6 +213,19 @@ def test_on_port() -> None:
     assert Config(port=0, base_url="https://said").on_port(81) == Config(port=81, base_url="https://said")
 
 
+def test_every_origin() -> None:
+    """A star alone stands for every origin."""
+    assert Config.from_mapping({"SLUICE_CORS_ORIGINS": " * "}).cors_origins == ("*",)
+
+
+@pytest.mark.parametrize(
+    "issuer", ["http://localhost:1/x", "http://127.8.9.1", "http://[::1]:2", "https://login.example:8443/a/b"]
+)
+def test_issuers(issuer: str) -> None:
+    """An issuer speaks https, or lives on this machine; its URL is kept to the letter."""
+    assert Config.from_mapping({"SLUICE_JWT_ISSUERS": issuer}).jwt_issuers == (issuer,)
+
+
 def test_frozen() -> None:
     """Nobody changes a setting of a running server."""
     with pytest.raises(AttributeError):
@@ -185,3 +243,4 @@ def test_described() -> None:
     assert list(described) == [env_name(field.name) for field in fields(Config)]
     assert all(text for _, text in described.values())
     assert described["SLUICE_QUEUE_SIZE"][0] == "256"
+    assert described["SLUICE_JWT_ISSUERS"][0] == ""

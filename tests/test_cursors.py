@@ -6,8 +6,22 @@ import pytest
 
 from handlers.cursors import Cursors
 from storage.embedded import Cluster
-from tests.support import Reply, add_tenant, connected, encounter, patient, store
-from tests.test_entity import PATHS, Asker, Home, asking, build_home, diagnosed
+from tests.support import (
+    PATHS,
+    Home,
+    add_tenant,
+    asking,
+    build_home,
+    connected,
+    cursor_of,
+    diagnosed,
+    encounter,
+    following,
+    ids,
+    patient,
+    store,
+    walk,
+)  # fmt: skip
 
 CANARY = "Canarynamethatnobodyhas"
 
@@ -24,37 +38,6 @@ async def _fill(home: Home) -> None:
 @pytest.fixture(scope="module")
 def home(cluster: Cluster, template: str) -> Home:
     return build_home(cluster, template, "cursors", _fill)
-
-
-def ids(reply: Reply) -> list[str]:
-    assert reply.status == 200, reply.body
-    return [entry["resource"]["id"] for entry in reply.json.get("entry", [])]
-
-
-def following(reply: Reply) -> str | None:
-    """The next link's path and query, as a client of this server follows it."""
-    links = {link["relation"]: link["url"] for link in reply.json["link"]}
-    assert set(links) <= {"self", "next"}
-    if "next" not in links:
-        return None
-    url = urlsplit(links["next"])
-    return f"{url.path}?{url.query}"
-
-
-async def walk(ask: Asker, url: str) -> list[list[str]]:
-    """The ids of each page, to the end."""
-    pages: list[list[str]] = []
-    step: str | None = url
-    while step is not None:
-        reply = await ask(step)
-        pages.append(ids(reply))
-        step = following(reply)
-        assert len(pages) < 100
-    return pages
-
-
-def cursor_of(reply: Reply) -> str:
-    return dict(parse_qsl(urlsplit(following(reply) or "").query))["_cursor"]
 
 
 VISITS = [*sorted((f"e{n:02}" for n in range(30)), key=lambda name: (-(int(name[1:]) % 5), name)), "e99"]

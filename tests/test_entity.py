@@ -1,94 +1,28 @@
 """Reading by id: bytes, validators, refusals and keys, on both paths."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, cast
 
 import pytest
-from multidict import CIMultiDict
 
 from base.operations import BY_NAME, OPERATIONS, Kind
 from storage.embedded import Cluster
-from storage.resources import Batch, upsert
 from storage.tenancy import create_key, list_keys, revoke_key
-from tests.conftest import make_database
-from tests.support import NOW, Reply, Served, add_tenant, connected, encounter, patient, served, store, until
-
-PATHS = ("direct", "channel")
-OWN_TO_EACH = {"X-Request-ID", "X-Sluice-Path", "Server-Timing", "Date"}
-JSON = "application/fhir+json;charset=utf-8"
-
-
-@dataclass
-class Home:
-    """A migrated database with tenants in it, and their keys."""
-
-    database: str
-    keys: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Asker:
-    """Asks as a client does. On the channel path it asks a second time, directly, and the two answers must be equal."""
-
-    server: Served
-    path: str
-
-    async def __call__(self, path: str, tenant: str = "one", method: str = "GET", **headers: str) -> Reply:
-        reply = await self.once(path, tenant, method, **headers)
-        if self.path == "channel":
-            direct = await self.once(path, tenant, method, X_Sluice_Force="direct", **headers)
-            assert direct.headers.get("X-Sluice-Path") != "channel"
-            assert shown(reply) == shown(direct)
-        return reply
-
-    async def once(self, path: str, tenant: str | None = "one", method: str = "GET", **headers: str) -> Reply:
-        reply = await self.server.get(path, tenant, method, **headers)
-        return Reply(reply.status, cast("dict[str, str]", CIMultiDict(reply.headers)), reply.body)
-
-
-def shown(reply: Reply) -> tuple[int, dict[str, str], bytes]:
-    """What must not depend on the path."""
-    return reply.status, {name: value for name, value in reply.headers.items() if name not in OWN_TO_EACH}, reply.body
-
-
-@asynccontextmanager
-async def asking(home: Home, path: str, **settings: Any) -> AsyncIterator[Asker]:
-    """A server on which every tenant goes the wanted path."""
-    async with served(home.database, keys=home.keys, **{"pool_size": 7, **settings}) as server:
-        for tenant in home.keys:
-            standing = await server.get("/warm-up", tenant, "POST" if path == "channel" else "DELETE")
-            assert standing.status in (200, 201, 403)
-        yield Asker(server, path)
-
-
-def build_home(cluster: Cluster, template: str, name: str, fill: Callable[[Home], Coroutine[Any, Any, None]]) -> Home:
-    """A database for all tests of one file: `fill` puts in what they read."""
-
-    async def make() -> Home:
-        home = Home(await make_database(cluster, name, template))
-        await fill(home)
-        return home
-
-    return asyncio.run(make())
-
-
-async def delete(database: str, tenant: str, *keys: tuple[str, str]) -> None:
-    async with connected(database) as connection, connection.transaction():
-        tenant_id = await connection.fetchval("SELECT tenant_id FROM ops.tenant WHERE name = $1", tenant)
-        await upsert(connection, tenant_id, Batch([], keys), NOW)
-
-
-def diagnosed(reply: Reply, status: int, code: str) -> str:
-    """Checks that a refusal is an OperationOutcome, and returns its words."""
-    assert reply.status == status, reply.body
-    assert reply.headers["Content-Type"] == JSON
-    assert reply.json["resourceType"] == "OperationOutcome"
-    (issue,) = reply.json["issue"]
-    assert (issue["severity"], issue["code"]) == ("error", code)
-    return str(issue["diagnostics"])
+from tests.support import (
+    JSON,
+    PATHS,
+    Home,
+    add_tenant,
+    asking,
+    build_home,
+    connected,
+    delete,
+    diagnosed,
+    encounter,
+    patient,
+    shown,
+    store,
+    until,
+)  # fmt: skip
 
 
 async def _fill(home: Home) -> None:

@@ -19,6 +19,7 @@ from tests.importing import (
     connected,
     encoded,
     entry,
+    genders_of,
     imported,
     make_tenant,
     refuse,
@@ -143,7 +144,7 @@ async def test_a_resource_twice(database: str, tmp_path: Path) -> None:
         write_lines(tmp_path / "b" / folder / "b.ndjson", [resource("Patient", "a", gender=folder)])
     summary, _ = await imported(database, tenant_id, tmp_path)
     assert (summary.counts.created, summary.counts.updated) == (1, 4)
-    assert await rows_of(database, "token", "code") == [("3",)]
+    assert await genders_of(database) == [("3",)]
 
 
 async def test_chunks(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,9 +165,11 @@ async def test_chunks(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 async def test_statistics(database: str, tmp_path: Path) -> None:
     """After an import the planner knows the tables."""
     tenant_id = await make_tenant(database)
-    await imported(database, tenant_id, write_lines(tmp_path / "a.ndjson", [resource("Patient", "a", gender="male")]))
+    encounter = resource("Encounter", "a", length={"value": 5})
+    await imported(database, tenant_id, write_lines(tmp_path / "a.ndjson", [resource("Patient", "a"), encounter]))
     async with connected(database) as connection:
-        assert await connection.fetchval("SELECT reltuples FROM pg_class WHERE relname = 'token_patient'") == 1
+        for table in ("resource_patient", "token_patient", "quantity_encounter"):
+            assert await connection.fetchval("SELECT reltuples FROM pg_class WHERE relname = $1", table) == 1
 
 
 async def test_two_imports_at_once(database: str, tmp_path: Path) -> None:
@@ -180,7 +183,7 @@ async def test_two_imports_at_once(database: str, tmp_path: Path) -> None:
     assert sum(summary.counts.created for summary, _ in results) == len(ids)
     assert sum(summary.counts.updated for summary, _ in results) == len(ids)
     assert await rows_of(database, "history", "version") == [(1,)] * len(ids)
-    tokens = dict(await rows_of(database, "token", "id, code"))
+    tokens = dict(await genders_of(database, "id, code"))
     for key, (version, body) in (await stored(database, tenant_id)).items():
         assert version == 2
         assert json.loads(body)["gender"] == tokens[key.removeprefix("Patient/")]

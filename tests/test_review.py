@@ -10,10 +10,20 @@ from hypothesis import strategies as st
 
 from r4.review import MONEY_URL, money_meta
 from storage.embedded import Cluster
-from tests.support import Reply, add_tenant, encounter, patient
-from tests.test_cursors import following
-from tests.test_entity import PATHS, Home, asking, build_home, delete, diagnosed
-from tests.test_search import bundle_of
+from tests.support import (
+    PATHS,
+    Home,
+    Reply,
+    add_tenant,
+    asking,
+    build_home,
+    bundle_of,
+    delete,
+    diagnosed,
+    encounter,
+    following,
+    patient,
+)  # fmt: skip
 
 Json = dict[str, Any]
 PARTS = ("submitted", "paid", "taken-back", "denied", "pending")

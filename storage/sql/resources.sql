@@ -1,3 +1,11 @@
+-- index_noted: the fingerprint of what made the rows that resources are found by; empty: of several
+SELECT value FROM ops.fact WHERE name = 'index';
+
+-- index_note: whose rows the first are, or that they are of several from now on. $1 fingerprint
+-- One writer does it, the others need not wait for the end of its transaction.
+INSERT INTO ops.fact AS f (name, value) SELECT 'index', $1 WHERE pg_try_advisory_xact_lock(hashtext('sluice index'))
+ON CONFLICT (name) DO UPDATE SET value = '' WHERE f.value <> excluded.value;
+
 -- stage_make: where a batch waits for the upsert; n is its place in the batch
 -- Plans are made anew for each batch of a transaction: one kept from when a partition was empty would scan it ever after.
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -62,6 +70,9 @@ DELETE FROM fhir.date WHERE tenant_id = $1 AND type = $2 AND id = ANY ($3::text[
 -- reference_remove: $1 tenant_id, $2 type, $3 ids
 DELETE FROM fhir.reference WHERE tenant_id = $1 AND type = $2 AND id = ANY ($3::text[]);
 
+-- quantity_remove: $1 tenant_id, $2 type, $3 ids
+DELETE FROM fhir.quantity WHERE tenant_id = $1 AND type = $2 AND id = ANY ($3::text[]);
+
 -- identifiers_find: up to two ids for each identifier. $1 tenant_id, $2 types, $3 codes, $4 systems (null: any)
 SELECT w.n, t.id
 FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS w (type, code, system, n)
@@ -73,4 +84,4 @@ CROSS JOIN LATERAL (
 ) t;
 
 -- statistics_refresh: for the planner, after much has come in
-ANALYZE fhir.resource, fhir.history, fhir.token, fhir.string, fhir.date, fhir.reference;
+ANALYZE fhir.resource, fhir.history, fhir.token, fhir.string, fhir.date, fhir.reference, fhir.quantity;

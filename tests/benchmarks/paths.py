@@ -7,28 +7,23 @@ between rounds.
 
 import argparse
 import asyncio
-import contextlib
 import json
-import os
 import random
-import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import asyncpg
-import psutil
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from simulator.load import Load, Result, render, run_in_process
-from storage.embedded import Cluster, throwaway
+from simulator.load import Load, render
+from storage.embedded import throwaway
 from storage.migrate import migrate
 from storage.tenancy import create_key, create_tenant
+from tests.benchmarks.bench import Figures, between, measure, ratio, served, spread, turned, warm_up
 from tests.benchmarks.variants import VARIANTS
 
 TENANTS = (1, 10, 100)
@@ -43,29 +38,12 @@ FROM generate_series(1, $1::int) t, generate_series(1, $2::int) n
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of one variant: CPU in microseconds a request."""
+class Cell(Figures):
+    """One run of one variant."""
 
     variant: str
     tenants: int
     connections: int
-    per_second: float
-    p50_ms: float
-    p99_ms: float
-    server_us: float
-    database_us: float
-    generator_saturated: bool
-
-    @property
-    def cpu_us(self) -> float:
-        return self.server_us + self.database_us
-
-
-@dataclass(frozen=True)
-class Server:
-    name: str
-    port: int
-    process: psutil.Process
 
 
 async def prepare(url: str) -> list[str]:
@@ -84,68 +62,10 @@ async def prepare(url: str) -> list[str]:
         await connection.close()
 
 
-@contextmanager
-def served(name: str, url: str) -> Iterator[Server]:
-    settings = {
-        "SLUICE_DATABASE_URL": url,
-        "SLUICE_CONTROL_SHARE": "0",
-        "SLUICE_CHANNELS": "on" if name == "channel" else "off",
-    }
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.variants", name],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **settings},
-    )
-    try:
-        assert child.stdout is not None
-        yield Server(name, int(child.stdout.readline()), psutil.Process(child.pid))
-    finally:
-        child.terminate()
-        child.wait(20)
-
-
-def warm_up(server: Server, keys: Sequence[str]) -> None:
-    requests = [render("POST", "/warm-up", {"Authorization": f"Bearer {key}"}) for key in keys]
-    for request in requests:
-        result = run_in_process(Load("127.0.0.1", server.port, connections=1, seconds=0.1, warmup_s=0.0), [request])
-        assert set(result.statuses) <= {200, 201}, result.statuses
-
-
 def requests_of(keys: Sequence[str], seed: int) -> list[bytes]:
     chance = random.Random(seed)
     chosen = [(chance.choice(keys), chance.randrange(1, PATIENTS + 1)) for _ in range(20_000)]
     return [render("GET", f"/patients/p{number}", {"Authorization": f"Bearer {key}"}) for key, number in chosen]
-
-
-def cpu_s(processes: Sequence[psutil.Process]) -> dict[int, float]:
-    """By process, since one that ends takes its count with it."""
-    found = {}
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            found[process.pid] = times.user + times.system
-    return found
-
-
-def _spent(before: dict[int, float], after: dict[int, float]) -> float:
-    return sum(late - before[pid] for pid, late in after.items() if pid in before)
-
-
-def measure(server: Server, cluster: Cluster, tenants: int, connections: int, requests: list[bytes], seconds: float) -> Cell:
-    load = Load("127.0.0.1", server.port, connections=connections, seconds=seconds, warmup_s=0.0)
-    run_in_process(Load("127.0.0.1", server.port, connections=connections, seconds=0.2, warmup_s=0.0), requests[:500])
-    postmaster = psutil.Process(cluster.pid)
-    backends = postmaster.children()
-    before = cpu_s([server.process]), cpu_s(backends)
-    result: Result = run_in_process(load, requests)
-    after = cpu_s([server.process]), cpu_s(backends)
-    if set(result.statuses) != {200} or result.errors:
-        raise SystemExit(f"{server.name}: {result.statuses}, {result.error_kinds}")
-    each = [_spent(early, late) / result.requests * 1e6 for early, late in zip(before, after, strict=True)]
-    return Cell(
-        server.name, tenants, connections, result.per_second, result.p50_ms, result.p99_ms, each[0], each[1], result.saturated
-    )
 
 
 def run(variants: Sequence[str], *, rounds: int, seconds: float, cells: Sequence[tuple[int, int]]) -> list[Cell]:
@@ -163,8 +83,10 @@ def run(variants: Sequence[str], *, rounds: int, seconds: float, cells: Sequence
         for tenants, connections in cells:
             for number in range(_rounds(connections, rounds)):
                 requests = requests_of(keys[:tenants], number)
-                for server in _turned(servers, number):
-                    found.append(measure(server, cluster, tenants, connections, requests, seconds))
+                for server in turned(servers, number):
+                    load = Load("127.0.0.1", server.port, connections=connections, seconds=seconds, warmup_s=0.0)
+                    figures = measure(server, cluster, load, requests)
+                    found.append(Cell(**asdict(figures), variant=server.name, tenants=tenants, connections=connections))
                     progress.advance(task)
     return found
 
@@ -172,27 +94,6 @@ def run(variants: Sequence[str], *, rounds: int, seconds: float, cells: Sequence
 def _rounds(connections: int, rounds: int) -> int:
     """One connection's p50 is compared within a tenth, so it gets more pairs."""
     return rounds * 3 if connections == 1 else rounds
-
-
-def _turned(servers: list[Server], number: int) -> list[Server]:
-    """Another order each round, so that none always comes after the same one."""
-    order = servers[number % len(servers) :] + servers[: number % len(servers)]
-    return order if number % 2 else order[::-1]
-
-
-def _median(values: Sequence[float]) -> float:
-    return statistics.median(values)
-
-
-def ratio(cells: Sequence[Cell], one: str, other: str, figure: Callable[[Cell], float]) -> tuple[float, float, float]:
-    """The median of the rounds' ratios with the 95 % interval of that median, by bootstrap over the pairs."""
-    pairs = list(
-        zip([figure(c) for c in cells if c.variant == one], [figure(c) for c in cells if c.variant == other], strict=True)
-    )
-    ratios = [a / b for a, b in pairs]
-    chance = random.Random(1)
-    medians = sorted(_median(chance.choices(ratios, k=len(ratios))) for _ in range(2000))
-    return _median(ratios), medians[50], medians[1949]
 
 
 def table(cells: Sequence[Cell]) -> Table:
@@ -214,13 +115,8 @@ def table(cells: Sequence[Cell]) -> Table:
             [f.per_second for f in group], [f.p50_ms for f in group], [f.p99_ms for f in group],
             [f.server_us for f in group], [f.database_us for f in group], [f.cpu_us for f in group],
         ]  # fmt: skip
-        shown.add_row(str(tenants), str(connections), variant, *(_spread(values) for values in figures))
+        shown.add_row(str(tenants), str(connections), variant, *(spread(values) for values in figures))
     return shown
-
-
-def _spread(values: Sequence[float]) -> str:
-    digits = 0 if _median(values) >= 20 else 2
-    return f"{_median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 
 def _grouped(cells: Sequence[Cell]) -> dict[tuple[int, int, str], list[Cell]]:
@@ -247,8 +143,8 @@ def ratios_table(cells: Sequence[Cell]) -> Table:
         shown.add_column(column, justify="right")
     for tenants, connections in dict.fromkeys((cell.tenants, cell.connections) for cell in cells):
         here = [cell for cell in cells if (cell.tenants, cell.connections) == (tenants, connections)]
-        found = [ratio(here, one, other, figure) for one, other, _, figure in asked]
-        shown.add_row(str(tenants), str(connections), *(f"{mid:.2f} [{low:.2f}, {high:.2f}]" for mid, low, high in found))
+        found = [ratio(*([figure(c) for c in here if c.variant == name] for name in pair)) for *pair, _, figure in asked]
+        shown.add_row(str(tenants), str(connections), *map(between, found))
     return shown
 
 
