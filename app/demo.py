@@ -14,6 +14,7 @@ from rich.console import Console
 
 from app.database import database
 from app.importing import import_with_bar
+from app.reindexing import reindex_with_bar
 from app.serving import on_free_port, serve
 from base import log
 from base.config import Config
@@ -21,6 +22,7 @@ from base.identity import key_hash
 from handlers.services import SERVICES
 from simulator.people import resources
 from storage.migrate import migrate
+from storage.reindex import is_outdated
 from storage.tenancy import create_key, create_tenant, list_tenants
 from tenants.actor import Tenant
 
@@ -36,6 +38,7 @@ _ANSWERED = """
     WHERE claim.tenant_id = $1 AND claim.type = 'Claim' AND claim.to_type = 'Encounter' ORDER BY claim.to_id LIMIT 1
 """
 """An encounter whose claim has its answer: its review has the most to show."""
+_SEARCH = "Encounter?patient.name=al&_include=Encounter:patient&_count=2&_pretty=true"
 notices = Console(stderr=True, soft_wrap=True)
 
 
@@ -65,6 +68,8 @@ async def _prepare(config: Config) -> dict[str, str]:
             tenant_id = there.get(name) or await create_tenant(connection, name)
             if not await connection.fetchval("SELECT EXISTS (SELECT FROM fhir.resource WHERE tenant_id = $1)", tenant_id):
                 await _fill(config.database_url, tenant_id, name, seed)
+        if await is_outdated(connection):  # a demo of an older version left its data here
+            await reindex_with_bar(connection, None, title="index")
         return await _keys(connection, config.data_dir / "demo-keys.json")
     finally:
         await connection.close()
@@ -107,7 +112,10 @@ def _welcome(config: Config, keys: dict[str, str], encounter: str) -> str:
             "the same, forced to go direct",
             f"-i -H 'Authorization: Bearer {warm}' -H 'X-Sluice-Force: direct' {base_url}/patients/pat-1-1",
         ),
-        ("a search", f"-H 'Authorization: Bearer {warm}' '{base_url}/encounters?patient=pat-1-1&_count=2'"),
+        (
+            "a search: the newest encounters of patients by their name, with their patients",
+            f"-H 'Authorization: Bearer {warm}' '{base_url}/fhir/{_SEARCH}'",
+        ),
         (
             "a review: an encounter with all around it, and its money",
             f"-H 'Authorization: Bearer {warm}' {base_url}/reviews/{encounter}",
@@ -118,5 +126,6 @@ def _welcome(config: Config, keys: dict[str, str], encounter: str) -> str:
     lines = "\n".join(f"# {title}\ncurl -s {request}" for title, request in requests)
     return (
         f"\nSluice is up at {base_url}. Tenants and their keys:\n\n{tenants}\n\n"
-        f"FHIR base {base_url}/fhir    metrics {base_url}/metrics    stop with Ctrl-C\n\nTo paste:\n\n{lines}\n"
+        f"FHIR base {base_url}/fhir    what it can do {base_url}/fhir/metadata\n"
+        f"metrics {base_url}/metrics    stop with Ctrl-C\n\nTo paste:\n\n{lines}\n"
     )
