@@ -1,4 +1,4 @@
-"""The operations: seven rows that have channels, and two that are always direct.
+"""The operations: seven rows that have channels, and those that are always direct.
 
 Routes, metric labels, the actors' queues, the load mix and parametrised tests all read this table.
 To add an operation, add a row.
@@ -14,6 +14,9 @@ class Kind(Enum):
     READ = "read"
     LIST = "list"
     REVIEW = "review"
+    VREAD = "vread"
+    HISTORY = "history"
+    EVERYTHING = "everything"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +30,11 @@ class Operation:
     channel: bool = True
 
 
-def _lists(plural: str, type_name: str) -> tuple[str, ...]:
+def _lists(plural: str, type_name: str, *, compartments: bool = True) -> tuple[str, ...]:
     """A list's routes; those that end in _search take a posted form."""
     fhir = f"/fhir/{type_name}"
-    return plural, f"{plural}/_search", fhir, f"{fhir}/_search", f"/fhir/{{compartment}}/{{id}}/{type_name}"
+    within = (f"/fhir/{{compartment}}/{{id}}/{type_name}",) if compartments else ()
+    return plural, f"{plural}/_search", fhir, f"{fhir}/_search", *within
 
 
 OPERATIONS = (
@@ -39,12 +43,27 @@ OPERATIONS = (
     Operation("get_patient", Kind.READ, "Patient", ("/patients/{id}", "/fhir/Patient/{id}")),
     Operation("list_patients", Kind.LIST, "Patient", _lists("/patients", "Patient")),
     Operation("get_practitioner", Kind.READ, "Practitioner", ("/practitioners/{id}", "/fhir/Practitioner/{id}")),
-    Operation("list_practitioners", Kind.LIST, "Practitioner", _lists("/practitioners", "Practitioner")),
+    Operation("list_practitioners", Kind.LIST, "Practitioner", _lists("/practitioners", "Practitioner", compartments=False)),
     Operation("review", Kind.REVIEW, "Encounter", ("/reviews/{id}", "/fhir/Encounter/{id}/$everything")),
 )
 """The operations that a warm tenant has a channel for."""
 
 OTHERS = (
+    Operation("vread", Kind.VREAD, None, ("/fhir/{type}/{id}/_history/{version}",), channel=False),
+    Operation(
+        "history",
+        Kind.HISTORY,
+        None,
+        (
+            "/fhir/_history",
+            "/fhir/{type}/_history",
+            # A type that has routes of its own is looked for there first, and `_history` would be taken for an id.
+            *(f"/fhir/{name}/_history" for name in dict.fromkeys(operation.type for operation in OPERATIONS)),
+            "/fhir/{type}/{id}/_history",
+        ),
+        channel=False,
+    ),
+    Operation("everything", Kind.EVERYTHING, "Patient", ("/fhir/Patient/{id}/$everything",), channel=False),
     Operation("read_other", Kind.READ, None, ("/fhir/{type}/{id}",), channel=False),
     Operation(
         "search_other",
@@ -54,6 +73,6 @@ OTHERS = (
         channel=False,
     ),
 )
-"""Every other stored type: served directly, always. Their routes come last, for they match the seven's too."""
+"""Served directly, always. The last two are every other stored type's; their routes match the seven's too, and come last."""
 
 BY_NAME = {operation.name: operation for operation in (*OPERATIONS, *OTHERS)}

@@ -75,7 +75,8 @@ EXAMPLES = (
     Example("How many there are, and nothing else", "Encounter?patient={patient}&_summary=count"),
     Example("What changed since then, of one type or of all", "Encounter/_history?_since=2024-05-01T00:00:00Z"),
     Example("An older version", "Patient/{patient}/_history/1"),
-    Example("An encounter with all around it", "Encounter/{encounter}/$everything"),
+    Example("An encounter with all around it, and a patient", "Encounter/{encounter}/$everything"),
+    Example("", "Patient/{patient}/$everything?_since=2024-05-01"),
     Example("A typing error is ignored, and the self link shows it; this refuses it", "Patient?familly=smith",
             header="Prefer: handling=strict"),
 )  # fmt: skip
@@ -98,9 +99,13 @@ RULES = (
     Rule(
         3,
         "Versions",
-        """`GET [type]/[id]/_history/[vid]` gives that version with its own ETag; an unknown version is 404, that of a
-        deletion 410. `_history` of a resource, of a type and of the whole server list versions, the newest first.""",
+        """`GET [type]/[id]/_history/[vid]` gives that version with its own ETag; an unknown one is 404, that of a deletion 410.
+        `_history` of a resource, of a type and of the whole server has the versions, the newest first, deletions among them; it
+        takes `_since` and `_count`, and of the whole server `_type`.""",
         ("history",),
+        """A history has no total and takes no `_at`. A version has the time at which its transaction wrote it, and may be seen
+        after a later one: who follows changes asks `_since` some seconds before the newest time that was seen, and knows by the
+        versions what is there already.""",
     ),
     Rule(
         4,
@@ -154,7 +159,7 @@ RULES = (
         "Searchsets",
         """`fullUrl` is absolute and unique, `search.mode` says match, include or outcome, and the self link shows the
         parameters that were really used.""",
-        ("search", "cursors", "clients"),
+        ("search", "cursors", "client_fhirpy", "client_fhirclient", "client_others"),
         """No `Bundle.id` and no timestamp, so that equal questions have equal answers and ETags.""",
     ),
     Rule(
@@ -291,9 +296,10 @@ RULES = (
         26,
         "$everything",
         """Of an Encounter: the encounter, what it refers to, what refers to it, and of its claims the responses, benefits and
-        coverage, with the money in `Bundle.meta`. Of a Patient: the patient and all of its compartment. A searchset, paged
-        like any other.""",
-        ("review", "history"),
+        coverage, with the money in `Bundle.meta`. Of a Patient: the patient, what refers to them, and what these lead to. A
+        searchset, paged like any other; `_since`, `_type` and `_count` narrow both, `start` and `end` that of a patient.""",
+        ("review", "everything"),
+        """Who is asked for is always there. Other patients, and what is theirs, are not in a patient's.""",
     ),
     Rule(
         27,

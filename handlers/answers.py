@@ -46,6 +46,16 @@ def id_of(request: web.Request) -> str:
     return resource_id
 
 
+def value_of(pairs: Pairs, name: str) -> str | None:
+    """The first of this name."""
+    return next((value for given, value in pairs if given == name), None)
+
+
+def is_strict(request: web.Request) -> bool:
+    """Whether what is not understood shall be refused (http.html#prefer)."""
+    return "handling=strict" in ",".join(request.headers.getall("Prefer", ()))
+
+
 def count_of(text: str | None, default: int) -> int:
     """Of a Bundle that takes no `_count=0`: what is asked, but no more than a page may have."""
     if not text:
@@ -74,5 +84,9 @@ def page(
     self_url = page_url(base_url, path, used, count)
     next_url = page_url(base_url, path, used, count, cursor) if cursor else None
     body = searchset(base_url, entries, self_url=self_url, next_url=next_url, total=total, meta=meta)
-    digest = blake2b(orjson.dumps((state, self_url, next_url, total)), digest_size=12).hexdigest()
-    return Answer(body, f'W/"{digest}"')
+    return Answer(body, etag_of(state, self_url, next_url, total))
+
+
+def etag_of(*state: Any) -> str:
+    """What a Bundle's bytes are made of, told apart."""
+    return f'W/"{blake2b(orjson.dumps(state), digest_size=12).hexdigest()}"'

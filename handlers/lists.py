@@ -6,7 +6,7 @@ from operator import itemgetter
 from aiohttp import web
 
 from base.errors import Invalid, NotFound
-from handlers.answers import Answer, Pairs, Question, id_of, page
+from handlers.answers import Answer, Pairs, Question, id_of, is_strict, page
 from handlers.cursors import Cursors
 from r4.outcome import outcome
 from r4.parameters import COMPARTMENTS
@@ -25,11 +25,10 @@ def list_question(
     request: web.Request, pairs: Pairs, type_name: str, tenant_id: int, base_url: str, cursors: Cursors
 ) -> Question:
     """Raises Invalid, or NotFound for a compartment that has none of the type."""
-    strict = "handling=strict" in ",".join(request.headers.getall("Prefer", ()))
     path, compartment = type_name, None
     if "compartment" in request.match_info:
         path, compartment = _compartment(request, type_name)
-    search = parse_search(type_name, pairs, strict=strict, base_url=base_url, compartment=compartment)
+    search = parse_search(type_name, pairs, strict=is_strict(request), base_url=base_url, compartment=compartment)
     query = [path, sorted(pair for pair in search.used if pair[0] not in FORMATS)]
     parts = [(list_statement(search), _values(search, tenant_id, query, cursors))] if search.count else []
     if search.total:

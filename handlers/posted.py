@@ -25,6 +25,8 @@ async def pairs_of(request: web.Request, patience_s: float) -> Pairs:
                 body += more
     except TimeoutError:
         raise Expired("the form did not come in time") from None
+    except web.RequestPayloadError:  # its chunks or its compression are none
+        raise Invalid("the form cannot be read as it was sent") from None
     if len(body) > LONGEST_FORM:
         raise TooLarge(f"a search's form has at most {LONGEST_FORM} bytes")
     if not body:

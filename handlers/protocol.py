@@ -52,6 +52,11 @@ class _Protocol(RequestHandler):
             self._observed(request, resp)
         return await super().finish_response(request, resp, start_time)
 
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        # A body that nobody wanted, and that cannot be read on to the next request: the connection is closed, no more.
+        if not isinstance(kwargs.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kwargs)
+
     def _observed(self, request: web.BaseRequest, response: web.Response) -> None:
         """No middleware sees these: what they do for every answer is done here."""
         response.headers["X-Request-ID"] = request_id_of(request)

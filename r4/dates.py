@@ -41,15 +41,21 @@ def parse_range(text: str) -> tuple[datetime, datetime]:
 
 def _range_of_time(minute: datetime, second: str | None, fraction: str | None) -> tuple[datetime, datetime]:
     if second is None:
-        return _in_utc(minute, timedelta()), _in_utc(minute, timedelta(minutes=1))
+        return _not_empty(_in_utc(minute, timedelta()), _in_utc(minute, timedelta(minutes=1)))
     seconds = int(second)
     if seconds > 60:  # 60 is the leap second
         raise ValueError("second is not from 0 to 60")
     offset = timedelta(seconds=seconds)
     if fraction is None:
-        return _in_utc(minute, offset), _in_utc(minute, offset + _SECOND)
+        return _not_empty(_in_utc(minute, offset), _in_utc(minute, offset + _SECOND))
     offset += timedelta(microseconds=int(fraction[:6].ljust(6, "0")))
-    return _in_utc(minute, offset), _in_utc(minute, offset + timedelta(microseconds=10 ** max(0, 6 - len(fraction))))
+    width = timedelta(microseconds=10 ** max(0, 6 - len(fraction)))
+    return _not_empty(_in_utc(minute, offset), _in_utc(minute, offset + width))
+
+
+def _not_empty(lower: datetime, upper: datetime) -> tuple[datetime, datetime]:
+    """Both ends may have been cut off at the same end of time, and the database has no difference of two infinities."""
+    return min(lower, LATEST - datetime.resolution), max(upper, EARLIEST + datetime.resolution)
 
 
 def _zone(text: str | None) -> timezone:

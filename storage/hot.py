@@ -3,6 +3,7 @@
 from typing import Any
 
 from base.operations import Kind, Operation
+from r4.dates import EARLIEST
 from r4.search import parse_search
 from storage.lists import FIRST, list_statement
 from storage.statements import Statement, read_statement, review_statement
@@ -20,7 +21,7 @@ def probe_of(operation: Operation) -> tuple[Statement, tuple[Any, ...]]:
     """The operation's hot statement, for something that no tenant has: an id of 65 characters is none."""
     nothing = "-" * 65
     if operation.kind is Kind.REVIEW:
-        return review_statement(), (nothing, -1, "", "", 1)
+        return review_statement(), (nothing, EARLIEST, "", -1, "", "", 1)
     if operation.kind is Kind.READ:
         return read_statement(str(operation.type)), (nothing,)
     return list_statement(parse_search(str(operation.type), ())), (*FIRST, 1)

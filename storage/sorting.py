@@ -181,6 +181,5 @@ def _aggregate(table: str, value: str, of_param: str, type_name: str, at: At) ->
 
 
 def _time_text(moment: str) -> str:
-    """Sorts as the moments do; an open beginning comes first."""
-    finite = f"to_char(nullif(nullif({moment}, '-infinity'), 'infinity') AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')"
-    return f"CASE WHEN {moment} IS NULL THEN NULL ELSE coalesce({finite}, '') END"
+    """Sorts as the moments do; an open beginning comes first. None begins at the end of time."""
+    return f"CASE {moment} WHEN '-infinity' THEN '' ELSE to_char({moment} AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') END"

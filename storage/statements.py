@@ -45,8 +45,9 @@ def read_statement(type_name: str) -> Statement:
 
 @lru_cache(maxsize=1)
 def review_statement() -> Statement:
-    """An encounter and all around it. Values: (id, after_kind, after_type, after_id, rows)."""
-    types = {"id": "text", "after_kind": "int", "after_type": "text", "after_id": "text", "rows": "int"}
+    """An encounter and all around it. Values: (id, since, types, after_kind, after_type, after_id, rows)."""
+    filters = {"since": "timestamptz", "types": "text"}
+    types = {"id": "text", **filters, "after_kind": "int", "after_type": "text", "after_id": "text", "rows": "int"}
     return statement_of("review", types, lambda at: _SQL["review"].format(**at), bounded=True)
 
 

@@ -33,7 +33,12 @@ async def fill(home: Home) -> None:
     """The tenants `made` of generated people, `few` of single cases, and `real`, where its data is at hand."""
     made = resources(7, patients=130, practitioners=12, encounters=300, today=date(2026, 6, 1))
     home.keys["made"] = await add_tenant(home.database, "made", map(json.loads, made))
-    few = [patient("changing", active=False), patient("gone"), patient("stays")]
+    few = [
+        patient("changing", active=False),
+        patient("gone"),
+        patient("stays", generalPractitioner=[{"reference": "Practitioner/doctor"}]),
+        {"resourceType": "Practitioner", "id": "doctor", "name": [{"family": "Ahmadi"}]},
+    ]
     home.keys["few"] = await add_tenant(home.database, "few", few)
     await delete(home.database, "few", ("Patient", "gone"))
     if DATA.is_dir():

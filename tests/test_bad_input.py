@@ -10,16 +10,12 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from storage.embedded import Cluster
-from tests.conftest import PROVE
 from tests.support import PATHS, Home, add_tenant, asking, build_home, diagnosed, encounter, patient
 
 CANARY = "Kanarienvogel"
-REQUESTS = 20_000 if PROVE else 500
 QUICK_MS = 5.0
 
 
@@ -345,70 +341,3 @@ async def test_values_are_not_repeated(home: Home, capfd: pytest.CaptureFixture[
     out, err = capfd.readouterr()
     assert "request.answered" in out + err
     assert CANARY not in out + err
-
-
-# Anything at all.
-
-_bytes = st.binary(max_size=40)
-_text = st.text(max_size=20).map(lambda text: quote(text, safe="").encode("ascii"))
-_nasty = st.sampled_from(
-    [
-        b"%00", b"%ED%A0%80", b"%", b"%zz", b"\\", b",", b"|", b"||", b"'", b"a" * 300, b"-1", b"1e9", b"2013-02-30", b"ge",
-        b"Patient/a", b"*", b"9999", b"sa9999-12-31", b"0001", b"eb0001-01-01T00:00:00%2B14:00", b"ap0001", b"ap9999",
-    ]
-)  # fmt: skip
-_piece = st.one_of(_text, _nasty, _bytes.map(lambda raw: raw.translate(None, b" \r\n\x00#?&")))
-_known = [
-    b"_id", b"_lastUpdated", b"identifier", b"name", b"family", b"birthdate", b"gender", b"active", b"patient", b"subject",
-    b"date", b"status", b"class", b"practitioner", b"_count", b"_cursor", b"_total", b"_format", b"_sort", b"_include",
-]  # fmt: skip
-_name = st.one_of(st.sampled_from(_known), _piece, st.tuples(st.sampled_from(_known), _piece).map(lambda pair: b"%b:%b" % pair))
-_query = st.lists(st.tuples(_name, st.lists(_piece, max_size=3).map(b"".join)), max_size=4).map(
-    lambda pairs: b"&".join(b"%b=%b" % pair for pair in pairs)
-)
-_root = st.sampled_from(
-    [
-        b"/patients",
-        b"/practitioners",
-        b"/encounters",
-        b"/reviews",
-        b"/fhir/Patient",
-        b"/fhir/Encounter",
-        b"/fhir/Claim",
-        b"/fhir",
-        b"",
-    ]
-)
-_target = st.builds(
-    lambda root, parts, query: (b"/".join([root, *parts]) or b"/") + (b"?" + query if query else b""),
-    _root,
-    st.lists(st.one_of(st.sampled_from([b"a", b"e", b"$everything", b"_history"]), _piece), max_size=2),
-    _query,
-)
-_header = st.tuples(
-    st.sampled_from(
-        [b"Accept", b"If-None-Match", b"If-Modified-Since", b"Prefer", b"X-Request-ID", b"X-Sluice-Force", b"Range"]
-    ),
-    st.one_of(st.sampled_from([b'W/"1"', b"handling=strict", b"direct", b"channel", b"text/html"]), _bytes, _text),
-).map(lambda pair: b"%b: %b" % (pair[0], pair[1].translate(None, b"\r\n")))
-_method = st.sampled_from(
-    [b"GET"] * 8 + [b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"BREW", b"\xff"]
-)
-OWN = (b"/warm-up", b"/reports", b"/metrics", b"/health", b"/console")
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.timeout(1800 if PROVE else 120)
-async def test_anything(home: Home, path: str) -> None:
-    """Whatever stands in the method, the URL and the headers: an answer that is not the server's fault, within its form."""
-    loop = asyncio.get_running_loop()
-
-    @settings(max_examples=REQUESTS, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    @given(_method, _target, st.lists(_header, max_size=2))
-    def check(method: bytes, target: bytes, headers: list[bytes]) -> None:
-        answer = asyncio.run_coroutine_threadsafe(wire.get(target, *headers, method=method), loop).result(30)
-        assert answer.status < 500, answer
-        assert answer.status in (200, 304) or answer.refused or target.startswith(OWN), answer
-
-    async with wired(home, path) as wire:
-        await asyncio.to_thread(check)

@@ -8,8 +8,9 @@ from urllib.parse import quote
 import pytest
 
 from base.errors import Invalid
-from base.operations import OPERATIONS
+from base.operations import OPERATIONS, Kind
 from handlers.metadata import PATH
+from r4 import capability
 from r4.capability import capability_statement
 from r4.parameters import COMPARTMENTS, EVERY_TYPE, PARAMETERS, Parameter, ParamType
 from r4.search import INCLUSIONS_MAX, parse_search
@@ -22,6 +23,14 @@ from tests.support import JSON, PATHS, Asker, Home, add_tenant, asking, build_ho
 BASE = "http://test.example"
 PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 MODIFIERS = ("missing", "exact", "contains", "text", "not", "of-type", "identifier", "above", "below", "in", "not-in")
+SAID_OF = {
+    Kind.READ: {"read"},
+    Kind.VREAD: {"vread"},
+    Kind.LIST: {"search-type"},
+    Kind.HISTORY: {"history-instance", "history-type", "history-system"},
+    Kind.REVIEW: {"everything"},
+    Kind.EVERYTHING: {"everything"},
+}
 WITH_CHANNEL = {operation.type for operation in OPERATIONS}
 STORED = {(each["resourceType"], each["id"]): each for each in specimens()}
 
@@ -369,7 +378,10 @@ async def test_operations_and_compartments(home: Home, path: str) -> None:
 
 
 def test_nothing_is_missing() -> None:
-    """Types, parameters, modifiers, inclusions and compartments: what is not said to work is refused."""
+    """Every kind of operation is said; types, parameters, modifiers and inclusions that are not said are refused."""
+    operations = {name for names in capability.OPERATIONS.values() for name in names}
+    assert set(SAID_OF) == set(Kind)
+    assert set().union(*SAID_OF.values()) == {*capability.INTERACTIONS, *capability.SYSTEM_INTERACTIONS, *operations}
     assert set(RESOURCES) == RESOURCE_TYPES
     assert len(SAID["rest"][0]["resource"]) == len(RESOURCES)
     names = {name for table in PARAMETERS.values() for name in table} | {"_text", "_content", "_list", "_filter", "_query"}

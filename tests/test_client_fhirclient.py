@@ -222,6 +222,7 @@ async def test_history(home: Home, path: str) -> None:
             await store(connection, "few", [patient("changing", active=active)])
         history = await client.do(lambda server: Bundle.read_from("Patient/changing/_history", server))
         newest, before = [entry.resource for entry in history.entry][:2]
+        assert (await client.do(lambda server: Patient.read("changing", server))).as_json() == newest.as_json()
         assert (newest.active, before.active) == (False, True)
         of_version = f"Patient/changing/_history/{before.meta.versionId}"
         assert (await client.do(lambda server: Patient.read_from(of_version, server))).as_json() == before.as_json()

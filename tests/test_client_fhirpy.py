@@ -245,6 +245,21 @@ async def test_finds(home: Home, path: str, kind: Any) -> None:
     assert sum(bool(expected) for _, expected in searches) > len(searches) - 3
 
 
+async def test_general_practitioner(home: Home, path: str, kind: Any) -> None:
+    """Underscores become hyphens: a patient is found by the general practitioner, and along a chain by the name."""
+    async with connecting(home, path, kind, "few") as client:
+        doctor = await client.do(lambda fhir: fhir.resources("Practitioner").get())
+        for criteria in (
+            {"general_practitioner": "Practitioner/doctor"},
+            {"general_practitioner": doctor},
+            {"general_practitioner__Practitioner__name": "ahm"},
+            {"general_practitioner__Practitioner__family__exact": "Ahmadi"},
+        ):
+            assert await client.all(lambda fhir, given=criteria: fhir.resources("Patient").search(**given)) == ["stays"]
+        with pytest.raises(OperationOutcome, match="say which type is meant"):
+            await client.all(lambda fhir: fhir.resources("Patient").search(general_practitioner__name="ahm"))
+
+
 def _of_type(person: Json) -> str:
     number = person["identifier"][0]
     (coding,) = number["type"]["coding"]
@@ -292,6 +307,7 @@ async def test_history(home: Home, path: str, kind: Any) -> None:
         assert bundle.type == "history"
         assert versions == [str(number) for number in range(len(versions), 0, -1)]
         assert len(versions) >= 3
+        assert await client.do(lambda fhir: fhir.get("Patient", "changing")) == bundle.entry[0].resource
         for entry in bundle.entry:
             of_version = f"Patient/changing/_history/{entry.resource.meta.versionId}"
             assert await client.do(lambda fhir, of_version=of_version: fhir.execute(of_version, "get")) == entry.resource

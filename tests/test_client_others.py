@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 
 from storage.embedded import Cluster
-from tests.clients import Base, fill, references, watched, world_of
+from tests.clients import Base, check_body, fill, references, watched, world_of
 from tests.support import PATHS, Asker, Home, Reply, asking, build_home, following, ids, until
 from tests.test_channels import held
 
@@ -128,6 +128,7 @@ async def test_patience(home: Home, path: str, limits: dict[str, int], status: i
 
     async def patiently(ask: Asker, url: str) -> Reply:
         while (reply := await ask.once(url, "made")).status in (429, 503):
+            assert check_body(reply.body)["issue"][0]["code"] in ("throttled", "transient")
             told.append((reply.status, int(reply.headers["Retry-After"])))
             await free.wait()
         return reply

@@ -1,5 +1,4 @@
 import json
-import unicodedata
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from r4.indexing import FINGERPRINT, RANK_LAST, Index, cap, fingerprint, index, normalise, rank, sound
+from r4.indexing import FINGERPRINT, RANK_LAST, Index, fingerprint, index, rank
 from r4.parameters import EVERY_TYPE, ORDER, PARAMETERS, ParamType
 from r4.resource import restored, stamp
 from tests.importing import made
@@ -183,48 +182,6 @@ def test_sounds_of_names() -> None:
         ("nt", ""),
     ]
     assert of("phonetic", indexed("Organization", name="Mount Auburn").strings) == [("mnt abrn", ""), ("mnt", ""), ("abrn", "")]
-
-
-@pytest.mark.parametrize(
-    ("text", "alike"),
-    [("Smith", "smyth"), ("Łucas", "LUKAS"), ("Catherine Knight", "kathryn \tnight"), ("Jean-Luc", "Jean Luk")],
-)
-def test_sound(text: str, alike: str) -> None:
-    """Names that sound alike in English have one sound, whatever their case, accents and blanks."""
-    assert sound(text) == sound(alike) != ""
-
-
-def test_no_sound() -> None:
-    """What has no Latin letter has no sound."""
-    assert (sound(""), sound("李 123"), sound("- -")) == ("", "", "")
-
-
-@pytest.mark.parametrize(
-    ("text", "normal"),
-    [
-        ("Ångström", "angstrom"),
-        ("STRASSE", "strasse"),
-        ("Straße", "strasse"),
-        ("İzmir", "izmir"),
-        ("ﬁx", "fix"),
-        ("李", "李"),
-        ("Łukasz", "lukasz"),
-        ("Øystein Đorđević", "oystein dordevic"),
-        ("Ħal Ðþ Ŋ", "hal dth n"),
-        ("Irmak ırmak", "irmak irmak"),
-        ("Ǽsop Œdipe", "aesop oedipe"),
-        ("Ɓala Ƙano Ŧ", "bala kano t"),
-    ],
-)
-def test_normalise(text: str, normal: str) -> None:
-    """Case and accents make no difference, nor does a stroke through a letter, and to normalise twice is to normalise once."""
-    assert normalise(text) == normalise(normalise(text)) == normal
-
-
-def test_normalise_is_done_at_once() -> None:
-    """No letter of Unicode needs to be normalised twice."""
-    letters = [chr(code) for code in range(0x20000) if unicodedata.category(chr(code)) != "Cs"]
-    assert [letter for letter in letters if normalise(normalise(letter)) != normalise(letter)] == []
 
 
 def test_rows_are_not_repeated() -> None:
@@ -470,8 +427,6 @@ def test_long_values_are_cut() -> None:
     assert len(rows.tokens) == 2
     names = indexed("Patient", name=[{"text": "ﷺ" * 5000, "family": "ba" * 5000}]).strings
     assert max(len(value.encode()) for row in names for value in row) <= 1000
-    assert cap("x" * 400) == "x" * 400
-    assert (cap("é" * 250), cap("𝔘" * 251)) == ("é" * 250, "𝔘" * 250)
 
 
 def test_a_stored_body_has_the_same_rows() -> None:

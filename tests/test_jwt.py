@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import jwt
 import pytest
@@ -21,6 +22,7 @@ from handlers.wellknown import PATHS as WELL_KNOWN
 from storage.embedded import Cluster
 from tests.issuer import AUDIENCE, DISCOVERY, JWKS, IssuerServer, bearing, issuing, jwk, key_named, verified
 from tests.support import PATHS, Asker, Home, Reply, add_tenant, asking, build_home, diagnosed, patient, until
+from tests.test_bad_input import Wire
 
 
 async def _fill(home: Home) -> None:
@@ -187,6 +189,16 @@ async def test_forged(home: Home, issuer: IssuerServer, name: str) -> None:
     async with trusting(home, issuer) as ask:
         assert why in refused(await bear(ask, forge(issuer)))
         assert (await bear(ask, issuer.token())).status == 200
+
+
+async def test_bytes_that_are_no_text(home: Home, issuer: IssuerServer) -> None:
+    """A token of bytes that are no UTF-8 is refused as any other that cannot be read."""
+    async with trusting(home, issuer) as ask:
+        url = urlsplit(ask.server.url)
+        wire = Wire(url.hostname or "", url.port or 0, "")
+        answer = await wire.send(b"GET /patients/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff.\xed\xa0\x80.\xfe\r\n\r\n")
+        assert (answer.status, answer.refused) == (401, True)
+        assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
 
 
 async def test_leeway(home: Home, issuer: IssuerServer) -> None:

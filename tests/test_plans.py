@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import asyncpg
 import pytest
 
+from r4.dates import EARLIEST
 from r4.search import parse_search
 from storage.connections import API_SETTINGS
 from storage.embedded import Cluster
@@ -173,7 +174,7 @@ class Case:
 
 
 def _cases() -> list[Case]:
-    cases = [Case("review", None, review_statement(), ("Encounter19990", -1, "", "", 1001))]
+    cases = [Case("review", None, review_statement(), ("Encounter19990", EARLIEST, "", -1, "", "", 1001))]
     for kind, queries in LISTS.items():
         cases.append(Case(f"{kind}/id", kind, read_statement(kind), (f"{kind}7",)))
         for query in queries:

@@ -1,7 +1,10 @@
 """The review of an encounter: what is in it, and its money, exact to the digit."""
 
+import asyncio
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from r4.review import MONEY_URL, money_meta
 from storage.embedded import Cluster
 from tests.support import (
+    NOW,
     PATHS,
     Home,
     Reply,
@@ -18,11 +22,14 @@ from tests.support import (
     asking,
     build_home,
     bundle_of,
+    connected,
+    cursor_of,
     delete,
     diagnosed,
     encounter,
     following,
     patient,
+    store,
 )  # fmt: skip
 
 Json = dict[str, Any]
@@ -229,6 +236,73 @@ async def test_pages(home: Home, path: str, count: int) -> None:
             seen += names(reply)
             step = following(reply)
         assert seen == names(whole)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_narrowed(home: Home, path: str) -> None:
+    """Rule 26: `_type` and `_since` narrow what is shown around the encounter, on every page, and never the money."""
+    tenant = f"narrowed-{path}"
+    home.keys[tenant] = await add_tenant(home.database, tenant, _world())
+    await delete(home.database, tenant, ("Claim", "c-gone"), ("Location", "gone"))
+    async with connected(home.database) as connection:
+        changed = [patient("a", active=True), claim("c3", "e", {"value": 0.30, "currency": "AED"}) | {"status": "draft"}]
+        await store(connection, tenant, changed, NOW + timedelta(days=40))
+    async with asking(home, path) as ask:
+        whole = await ask("/reviews/e", tenant)
+        for query, kept in (
+            ("_type=Claim", ["Claim/c1", "Claim/c2", "Claim/c3"]),
+            ("_type=Procedure,Patient", ["Patient/a", *(f"Procedure/pr{n}" for n in range(9))]),
+            ("_type=ClaimResponse&_type=Coverage", ["ClaimResponse/cr1", "ClaimResponse/cr2", "Coverage/cov", "Coverage/cov2"]),
+            ("_type=Encounter", ["Encounter/part"]),
+            ("_type=Goal", []),
+            ("_since=2026-02-01", ["Claim/c3", "Patient/a"]),
+            ("_since=2026-02-01&_type=Patient", ["Patient/a"]),
+            ("_since=2027", []),
+            ("_since=2026-01-02&_type=", names(whole)[1:]),
+        ):
+            for count in (1, 3, 1000):
+                found: list[str] = []
+                step: str | None = f"/reviews/e?{query}&_count={count}"
+                while step is not None:
+                    reply = await ask(step, tenant)
+                    assert reply.path == path
+                    assert money(reply.body) == money(whole.body)
+                    assert len(names(reply)) <= count
+                    found += names(reply)
+                    step = following(reply)
+                assert found == ["Encounter/e", *kept], (query, count)
+        for broken in ("_type=Foo", "_type=claim", "_since=x", "_since=2026-13"):
+            refused = await ask(f"/reviews/e?{broken}", tenant)
+            assert diagnosed(refused, 400, "invalid")
+            assert refused.json["issue"][0]["expression"] == [broken.partition("=")[0]]
+        strict = await ask("/reviews/e?start=2024", tenant, Prefer="handling=strict")
+        assert diagnosed(strict, 400, "invalid")
+
+
+async def test_narrowed_in_one_batch(home: Home) -> None:
+    """Reviews that are narrowed differently share a statement, and each has its own answer."""
+    queries = ["", "_type=Claim", "_type=Procedure,Patient", "_since=2027", "_count=2", "_type=Coverage&_count=1"] * 4
+    async with asking(home, "channel") as ask:
+        replies = await asyncio.gather(*(ask.once(f"/reviews/e?{query}") for query in queries))
+        assert {reply.path for reply in replies} == {"channel"}
+        for query, reply in zip(queries, replies, strict=True):
+            assert reply.body == (await ask.once(f"/reviews/e?{query}", X_Sluice_Force="direct")).body
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_narrowed_links(home: Home, path: str) -> None:
+    """Rules 10 and 14: self and next keep what narrows, and a cursor is good for that alone."""
+    async with asking(home, path) as ask:
+        pairs = [("_since", "2020-01-01"), ("_type", "Procedure,Claim")]
+        query = "&".join(f"{name}={value}" for name, value in pairs)
+        reply = await ask(f"/fhir/Encounter/e/$everything?{query}&_count=2&start=2024")
+        for link in bundle_of(reply)["link"]:
+            shown = parse_qsl(urlsplit(link["url"]).query)
+            assert [pair for pair in shown if pair[0] != "_cursor"] == [*pairs, ("_count", "2")]
+        cursor = cursor_of(reply)
+        assert (await ask(f"/reviews/e?_type=Procedure,Claim&_since=2020-01-01&_cursor={cursor}")).status == 200
+        for other in ("", "_type=Procedure,Claim&", "_type=Claim&_since=2020-01-01&", f"{query}&_type=Goal&"):
+            assert diagnosed(await ask(f"/reviews/e?{other}_cursor={cursor}"), 400, "invalid")
 
 
 @pytest.mark.parametrize("path", PATHS)
