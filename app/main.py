@@ -52,6 +52,7 @@ def create_app(config: Config, *, entity_handler: Handler = entity, gather: Gath
     app.router.add_get("/warm-up", warmup.standing)
     app.router.add_delete("/warm-up", warmup.cool_down)
     app.router.add_get(metadata.PATH, metadata.metadata)
+    metadata.statement(config)  # made now, for it is some work, and then kept
     for path in wellknown.PATHS:
         app.router.add_get(path, wellknown.smart_configuration)
     for route in OPERATION_OF:  # in the table's order: the seven before those that match any type

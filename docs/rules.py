@@ -136,7 +136,7 @@ RULES = (
         "CapabilityStatement",
         """`GET /fhir/metadata` needs no key and is the same for all tenants. It is made of the tables that searches go by,
         and a test walks every interaction, parameter, modifier, inclusion, operation and compartment in it.""",
-        ("capability",),
+        ("metadata", "capability"),
         """`mode=terminology` is 404: no terminology is served.""",
     ),
     Rule(

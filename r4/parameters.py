@@ -205,7 +205,8 @@ _TABLE: dict[str, tuple[Parameter, ...]] = {
         _string("class-value", "class.value"),
     ),
     "ExplanationOfBenefit": (
-        _IDENTIFIER, _FINANCIAL, _CREATED, _PATIENT, _ITEM_ENCOUNTER, _PROVIDER, _FACILITY, _ENTERER, _CARE_TEAM, _PAYEE,
+        _IDENTIFIER, _CREATED, _PATIENT, _ITEM_ENCOUNTER, _PROVIDER, _FACILITY, _ENTERER, _CARE_TEAM, _PAYEE,
+        _code("status", "explanationofbenefit-status"),
         _string("disposition"),
         _reference("claim", "claim", "Claim"),
         _reference("coverage", "insurance.coverage", "Coverage"),

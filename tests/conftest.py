@@ -73,3 +73,12 @@ def hospital(cluster: Cluster, template: str) -> Any:
     from tests.support import build_home
 
     return build_home(cluster, template, "hospital", fill)
+
+
+@pytest.fixture(scope="session")
+def practice(cluster: Cluster, template: str) -> Any:
+    """A Home with what other people's clients are tested on; but for the tenant `few` nobody writes to it."""
+    from tests.clients import fill
+    from tests.support import build_home
+
+    return build_home(cluster, template, "practice", fill)

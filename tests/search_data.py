@@ -134,7 +134,8 @@ def _person(m: _Maker, *, sick: bool) -> Json:
     }  # fmt: skip
     if not sick:
         return {**made, "communication": m.many(m.concept)}
-    dead = m.pick.choice([{}, {}, {"deceasedBoolean": True}, {"deceasedBoolean": False}, {"deceasedDateTime": "2020-05-05"}])
+    deaths: list[Json] = [{}, {}, {"deceasedBoolean": True}, {"deceasedBoolean": False}, {"deceasedDateTime": "2020-05-05"}]
+    dead = m.pick.choice(deaths)
     return {
         **made, **dead, "birthDate": m.some(BIRTHS),
         "generalPractitioner": m.many(lambda: m.to("Practitioner", "Organization")),

@@ -5,7 +5,7 @@ It shares with the server the table of parameters (names, paths, types), dates' 
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -371,16 +371,15 @@ def sort_key(stored: Stored, param: str, *, down: bool) -> Any:
     if param in ("_id", "_lastUpdated"):
         return stored.id if param == "_id" else stored.updated
     parameter = parameters_of(stored.kind)[param]
-    values: list[Any] = {
+    values_of: dict[ParamType, Callable[[], list[Any]]] = {
         ParamType.STRING: lambda: [plain(text) for text, _ in strings(stored, parameter)],
         ParamType.TOKEN: lambda: [code for _, code in tokens(stored, parameter)],
         ParamType.URI: lambda: at(stored, parameter),
         ParamType.DATE: lambda: [covered(value)[0] for value in at(stored, parameter)],
         ParamType.QUANTITY: lambda: [Decimal(str(value["value"])) for value in at(stored, parameter)],
         ParamType.REFERENCE: lambda: [f"/{name}" if ":" in name else name for name in links(stored, parameter)],
-    }[parameter.type]()
-    if parameter.computed == "sound":
-        values = list(sounds(stored, parameter))
+    }
+    values = list(sounds(stored, parameter)) if parameter.computed == "sound" else values_of[parameter.type]()
     if not values:
         return None
     return max(values) if down else min(values)

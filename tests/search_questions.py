@@ -196,7 +196,9 @@ class Questioner:
         if modifier == "identifier":
             return self.pick.choice(["1", "2", "http://a|1", "|A", "http://a|", escaped("x|y"), f"{escaped('http://b|c')}|1"])
         known = self.having(kind, lambda each: links(each, row))
-        name = self.pick.choice([link for link in known if not modifier or link.startswith(f"{modifier}/")] or ["Patient/none"])
+        name: str = self.pick.choice(
+            [link for link in known if not modifier or link.startswith(f"{modifier}/")] or ["Patient/none"]
+        )
         if modifier and not name.startswith(f"{modifier}/"):
             name = f"{modifier}/none"
         only = modifier or (len(row.targets) == 1 and name.startswith(f"{row.targets[0]}/"))

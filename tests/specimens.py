@@ -72,8 +72,7 @@ _BILL: Json = {
     "insurer": ref("Organization/full"),
     "provider": ref("Organization/full"),
     "facility": ref("Location/full"),
-    "careTeam": [{"sequence": 1, "provider": ref("Practitioner/full")}],
-    "payee": {"type": concept("provider"), "party": ref("Organization/full")},
+    "careTeam": [{"sequence": 1, "provider": ref("Practitioner/team")}],
     "procedure": [{"sequence": 1, "procedureCodeableConcept": concept("cut"), "udi": _UDI}],
     "item": [_ITEM],
 }
@@ -118,6 +117,8 @@ _MEMBERS: dict[str, Json] = {
     },
     "Claim": {
         **_BILL,
+        "provider": ref("Practitioner/provider"),
+        "payee": {"type": concept("other"), "party": ref("Patient/payee")},
         "priority": concept("normal"),
         "insurance": [{"sequence": 1, "focal": True, "coverage": ref("Coverage/full")}],
     },
@@ -154,14 +155,15 @@ _MEMBERS: dict[str, Json] = {
         "status": "active",
         "type": concept("EHCPOL"),
         "beneficiary": ref("Patient/full"),
-        "payor": [ref("Organization/full")],
-        "policyHolder": ref("Patient/full"),
-        "subscriber": ref("Patient/full"),
+        "payor": [ref("Organization/full"), ref("Patient/payor")],
+        "policyHolder": ref("Patient/holder"),
+        "subscriber": ref("Patient/subscriber"),
         "dependent": "Child one",
         "class": [{"type": concept("group"), "value": "Group seven"}],
     },
     "ExplanationOfBenefit": {
         **_BILL,
+        "payee": {"type": concept("provider"), "party": ref("Practitioner/payee")},
         "outcome": "complete",
         "disposition": "Paid in full",
         "claim": ref("Claim/full"),
@@ -196,7 +198,9 @@ _MEMBERS: dict[str, Json] = {
     },
 }  # fmt: skip
 # A choice of types has one value: what else a type's parameters look at stands in a second resource.
-_OTHERWISE: dict[str, Json] = {"Condition": {"onsetString": "Since spring", "abatementString": "By autumn"}}
+_OTHERWISE: dict[str, Json] = {
+    "Condition": {"onsetString": "Since spring", "abatementString": "By autumn", "asserter": ref("Patient/asserter")}
+}
 _MANDATORY: dict[str, tuple[str, ...]] = {
     "Account": ("status",),
     "Claim": ("status", "type", "use", "patient", "created", "provider", "priority", "insurance"),

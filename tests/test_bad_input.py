@@ -125,7 +125,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_refusals_say_where(home: Home, path: str) -> None:
-    """A refusal names the element or parameter that is wrong."""
+    """Rule 9: a refusal names the element or parameter that is wrong."""
     async with asking(home, path) as ask:
         for url, (code, expression) in REFUSALS.items():
             reply = await ask(url)
@@ -147,7 +147,7 @@ async def test_refusals_are_quick(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_accept(home: Home, path: str) -> None:
-    """What accepts no JSON of FHIR 4.0 is 406; what is absent, general or has JSON among others is served."""
+    """Rule 6: what accepts no JSON of FHIR 4.0 is 406; what is absent, general or has JSON among others is served."""
     served = (
         "*/*", "application/*", "application/json", "application/fhir+json", "application/fhir+json;fhirVersion=4.0",
         "text/html, application/fhir+json;q=0.1", "application/fhir+xml,application/json", "APPLICATION/FHIR+JSON", "",
@@ -170,7 +170,7 @@ LONG_URLS = [8_200, 10_000, 20_000, 100_000, 1_000_000]
 @pytest.mark.parametrize("length", LONG_URLS)
 @pytest.mark.parametrize("path", PATHS)
 async def test_oversized_urls(home: Home, path: str, length: int) -> None:
-    """A URL of any length is refused as too long, in its path or its query."""
+    """Rule 9: a URL of any length is refused as too long, in its path or its query."""
     async with wired(home, path) as wire:
         for head in (b"/patients/", b"/patients?family=", b"/nope/", b"/patients?_id=" + b"a," * 3000):
             answer = await wire.get(head + b"x" * length)
@@ -277,7 +277,7 @@ DATES = [
 @pytest.mark.parametrize("date", DATES)
 @pytest.mark.parametrize("path", PATHS)
 async def test_strange_dates(home: Home, path: str, date: str) -> None:
-    """If-Modified-Since that no calendar knows counts for nothing."""
+    """Rule 4: If-Modified-Since that no calendar knows counts for nothing."""
     async with asking(home, path) as ask:
         assert (await ask("/patients/a", If_Modified_Since=date)).status == 200
 

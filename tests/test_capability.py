@@ -12,13 +12,13 @@ from base.operations import OPERATIONS, Kind
 from handlers.metadata import PATH
 from r4 import capability
 from r4.capability import capability_statement
+from r4.criteria import modifiers_of
 from r4.parameters import COMPARTMENTS, EVERY_TYPE, PARAMETERS, Parameter, ParamType
 from r4.search import INCLUSIONS_MAX, parse_search
 from r4.types import RESOURCE_TYPES
 from storage.embedded import Cluster
-from tests.issuer import DISCOVERY, issuing
 from tests.specimens import Json, specimens, values_of
-from tests.support import JSON, PATHS, Asker, Home, add_tenant, asking, build_home, bundle_of, diagnosed, served
+from tests.support import PATHS, Asker, Home, add_tenant, asking, build_home, bundle_of, diagnosed
 
 BASE = "http://test.example"
 PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
@@ -62,71 +62,6 @@ def _resources(statement: Json) -> dict[str, Json]:
 
 SAID = capability_statement(BASE, "1")
 RESOURCES = _resources(SAID)
-
-
-async def test_without_a_key(home: Home) -> None:
-    """Whoever asks gets one valid statement of R4 4.0.1, by GET and by HEAD, with a validator that gives 304."""
-    from fhir.resources.R4B import get_fhir_model_class
-
-    async with asking(home, "direct") as ask:
-        reply = await ask.once(PATH, None)
-        assert (reply.status, reply.headers["Content-Type"]) == (200, JSON)
-        get_fhir_model_class("CapabilityStatement").model_validate(reply.json)
-        assert reply.json["fhirVersion"] == "4.0.1"
-        assert (reply.json["kind"], reply.json["status"]) == ("instance", "active")
-        assert reply.json["implementation"]["url"] == f"{ask.server.url}/fhir"
-        assert reply.json["software"]["version"] == reply.json["version"]
-        assert re.fullmatch(r"\d{4}-\d\d-\d\d", reply.json["date"])
-        assert len(reply.body) < 150_000
-        assert (await ask.once(PATH)).body == (await ask.once(PATH, None, Authorization="Bearer wrong")).body == reply.body
-        head = await ask.once(PATH, None, "HEAD")
-        assert (head.status, head.body) == (200, b"")
-        assert head.headers["ETag"] == reply.headers["ETag"]
-        unchanged = await ask.once(PATH, None, If_None_Match=reply.headers["ETag"])
-        assert (unchanged.status, unchanged.body) == (304, b"")
-        posted = await ask.once(PATH, None, "POST")
-        diagnosed(posted, 405, "not-supported")
-        assert posted.headers["Allow"] == "GET,HEAD"
-
-
-async def test_forms(home: Home) -> None:
-    """Modes, formats and subsets: what is understood is done, what is not is refused with an outcome."""
-    async with asking(home, "direct") as ask:
-        whole = (await ask.once(PATH, None)).body
-        for query in ("mode=full", "mode=normative", "mode=", "_format=json", "_format=application/fhir+json", "x=y"):
-            assert (await ask.once(f"{PATH}?{query}", None)).body == whole, query
-        diagnosed(await ask.once(f"{PATH}?mode=terminology", None), 404, "not-supported")
-        diagnosed(await ask.once(f"{PATH}?mode=other", None), 400, "invalid")
-        diagnosed(await ask.once(f"{PATH}?_format=xml", None), 406, "not-supported")
-        diagnosed(await ask.once(PATH, None, Accept="application/fhir+xml"), 406, "not-supported")
-        assert (await ask.once(f"{PATH}?_pretty=true", None)).body.startswith(b"{\n")
-        summary = await ask.once(f"{PATH}?_summary=true", None)
-        assert "description" not in summary.json
-        assert summary.json["rest"] == SAID["rest"]
-        assert summary.headers["ETag"] != (await ask.once(PATH, None)).headers["ETag"]
-        elements = (await ask.once(f"{PATH}?_elements=software", None)).json
-        assert set(elements) == {"resourceType", "meta", "software", "status", "date", "kind", "fhirVersion", "format"}
-        diagnosed(await ask.once(f"{PATH}?_summary=count", None), 400, "invalid")
-
-
-async def test_security(home: Home) -> None:
-    """CORS and SMART are named where they are configured; apps find their issuer's addresses, and an issuer may be away."""
-    async with asking(home, "direct") as ask:
-        security = (await _statement(ask))["rest"][0]["security"]
-        assert (security["cors"], set(security)) == (False, {"cors", "description"})
-    async with issuing() as issuer:
-        issuer.document = {"authorization_endpoint": "https://a.example/auth", "token_endpoint": "https://a.example/token"}
-        async with served(home.database, jwt_issuers=(issuer.url,), cors_origins=("*",)) as server:
-            security = (await _statement(Asker(server, "direct")))["rest"][0]["security"]
-            assert security["cors"] is True
-            assert security["service"][0]["coding"][0]["code"] == "SMART-on-FHIR"
-            uris = {row["url"]: row["valueUri"] for row in security["extension"][0]["extension"]}
-            assert uris == {"authorize": "https://a.example/auth", "token": "https://a.example/token"}
-            assert issuer.asked[DISCOVERY] == 1
-        issuer.leaves()
-        async with served(home.database, jwt_issuers=(issuer.url,)) as server:
-            security = (await _statement(Asker(server, "direct")))["rest"][0]["security"]
-            assert set(security) == {"cors", "service", "description"}
 
 
 @pytest.mark.parametrize(("path", "kind"), _walks(RESOURCES.keys() & PARAMETERS.keys()))
@@ -364,17 +299,22 @@ async def test_operations_and_compartments(home: Home, path: str) -> None:
                 assert kind in {entry["resource"]["resourceType"] for entry in bundle["entry"]}
         canonicals = said["rest"][0]["compartment"]
         assert canonicals == [f"http://hl7.org/fhir/CompartmentDefinition/{kind.lower()}" for kind in COMPARTMENTS]
-        for kind, types in COMPARTMENTS.items():
-            for searched, params in types.items():
-                if path == "channel" and searched not in WITH_CHANNEL:
-                    continue
-                found = await _found(ask, f"/fhir/{kind}/full/{searched}")
-                wanted = {
-                    key
-                    for key, each in STORED.items()
-                    if key[0] == searched and any((kind, "full") in _led_to(each, param) for param in params)
-                }
-                assert set(found) == wanted, (kind, searched)
+        for kind, searched, params in _compartments(path):
+            led = {
+                key: set().union(*(_led_to(each, param) for param in params))
+                for key, each in STORED.items()
+                if key[0] == searched
+            }
+            for compartment in {target for targets in led.values() for target in targets if target[0] == kind}:
+                found = await _found(ask, f"/fhir/{'/'.join(compartment)}/{searched}")
+                assert set(found) == {key for key, targets in led.items() if compartment in targets}, (compartment, searched)
+
+
+def _compartments(path: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    for kind, types in COMPARTMENTS.items():
+        for searched, params in types.items():
+            if path == "direct" or searched in WITH_CHANNEL:
+                yield kind, searched, params
 
 
 def test_nothing_is_missing() -> None:
@@ -395,10 +335,34 @@ def test_nothing_is_missing() -> None:
             for modifier in set(MODIFIERS) - set(re.findall(r":([a-z-]+)", row["documentation"].partition("Modifiers")[2])):
                 with pytest.raises(Invalid, match="is not supported"):
                     parse_search(kind, [(f"{name}:{modifier}", "true")])
-        for member, reverse in (("searchInclude", ""), ("searchRevInclude", "rev")):
-            for source, params in PARAMETERS.items():
-                for param in {"*", *params} - {
-                    each.partition(":")[2] for each in RESOURCES[kind].get(member, []) if each.startswith(f"{source}:")
-                }:
-                    with pytest.raises(Invalid):
-                        parse_search(kind, [(f"_{reverse}include", f"{source}:{param}")], strict=True)
+        for reverse in ("", "rev"):
+            said = set(RESOURCES[kind].get("searchRevInclude" if reverse else "searchInclude", []))
+            assert said == _inclusions(kind, reverse=bool(reverse))
+            for refused in {f"{source}:{param}" for source, params in PARAMETERS.items() for param in ("*", *params)} - said:
+                with pytest.raises(Invalid):
+                    parse_search(kind, [(f"_{reverse}include", refused)], strict=True)
+
+
+def _inclusions(kind: str, *, reverse: bool) -> set[str]:
+    found = set()
+    for source in PARAMETERS if reverse else [kind]:
+        rows = [row for row in PARAMETERS[source].values() if row.type is ParamType.REFERENCE]
+        named = {row.name for row in rows if not reverse or not row.targets or kind in row.targets}
+        found |= {f"{source}:{name}" for name in (*named, *(["*"] if named else []))}
+    return found | ({"*"} if found and not reverse else set())
+
+
+def test_modifiers() -> None:
+    """Each parameter has the modifiers that R4 gives its type, as far as its values have what they look at."""
+    of_type = {
+        ParamType.STRING: {"missing", "exact", "contains"},
+        ParamType.REFERENCE: {"missing", "identifier"},
+        ParamType.DATE: {"missing"},
+        ParamType.URI: {"missing"},
+        ParamType.QUANTITY: {"missing"},
+    }
+    for kind, table in PARAMETERS.items():
+        for row in table.values():
+            wanted = of_type.get(row.type, {"missing", "not"} | ({"text"} if row.system is None else set()))
+            wanted = {"missing"} if row.name == "phonetic" else wanted | ({"of-type"} if row.name == "identifier" else set())
+            assert set(modifiers_of(row)) == wanted, (kind, row.name)

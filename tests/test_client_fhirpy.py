@@ -19,10 +19,9 @@ from fhirpy.base.exceptions import (
 from fhirpy.base.resource import BaseReference
 from fhirpy.base.searchset import Raw
 
-from storage.embedded import Cluster
 from storage.tenancy import create_key
-from tests.clients import TENANTS, Base, Json, check_included, fill, watched, world_of
-from tests.support import PATHS, Home, build_home, connected, patient, store
+from tests.clients import TENANTS, Base, Json, check_included, watched, world_of
+from tests.support import PATHS, Home, connected, patient, store
 
 KINDS = (AsyncFHIRClient, SyncFHIRClient)
 pytestmark = [pytest.mark.parametrize("path", PATHS), pytest.mark.parametrize("kind", KINDS)]
@@ -46,21 +45,16 @@ class Client:
 
 
 @asynccontextmanager
-async def connecting(home: Home, path: str, kind: Any, tenant: str = "made", **more: Any) -> AsyncIterator[Client]:
-    async with watched(home, path) as base:
+async def connecting(practice: Home, path: str, kind: Any, tenant: str = "made", **more: Any) -> AsyncIterator[Client]:
+    async with watched(practice, path) as base:
         yield Client(base, kind(base.url, authorization=base.bearer(tenant), **more))
 
 
-@pytest.fixture(scope="module")
-def home(cluster: Cluster, template: str) -> Home:
-    return build_home(cluster, template, "fhirpy", fill)
-
-
 @pytest.mark.parametrize("tenant", TENANTS)
-async def test_all_pages(home: Home, path: str, kind: Any, tenant: str) -> None:
+async def test_all_pages(practice: Home, path: str, kind: Any, tenant: str) -> None:
     """fetch_all follows every page of every type to all that is stored, each once, and count says how many that is."""
-    world = await world_of(home, tenant)
-    async with connecting(home, path, kind, tenant) as client:
+    world = await world_of(practice, tenant)
+    async with connecting(practice, path, kind, tenant) as client:
         for name, stored in world.items():
             size = max(len(stored) // 5, 2)
             found = await client.all(lambda fhir, name=name, size=size: fhir.resources(name).limit(size))
@@ -71,11 +65,11 @@ async def test_all_pages(home: Home, path: str, kind: Any, tenant: str) -> None:
         assert await client.do(lambda fhir: fhir.resources("Slot").count()) == 0
 
 
-async def test_one_or_few(home: Home, path: str, kind: Any) -> None:
+async def test_one_or_few(practice: Home, path: str, kind: Any) -> None:
     """A limit is a page's size, first is the first or None, and get gives what there is exactly one of."""
-    stored = (await world_of(home, "made"))["Patient"]
+    stored = (await world_of(practice, "made"))["Patient"]
     first, second = list(stored)[:2]
-    async with connecting(home, path, kind) as client:
+    async with connecting(practice, path, kind) as client:
         page = await client.do(lambda fhir: fhir.resources("Patient").limit(7).fetch())
         assert [each.id for each in page] == list(stored)[:7]
         assert (await client.do(lambda fhir: fhir.resources("Patient").first())).serialize() == stored[first]
@@ -91,9 +85,9 @@ async def test_one_or_few(home: Home, path: str, kind: Any) -> None:
             await client.do(lambda fhir: fhir.resources("Patient").search(_id="none").get())
 
 
-async def test_refresh(home: Home, path: str, kind: Any) -> None:
+async def test_refresh(practice: Home, path: str, kind: Any) -> None:
     """To refresh sends a bare version: unchanged is a 304 that leaves the resource as it is, changed is the new one."""
-    async with connecting(home, path, kind, "few") as client, connected(home.database) as connection:
+    async with connecting(practice, path, kind, "few") as client, connected(practice.database) as connection:
         known = await client.do(lambda fhir: fhir.resources("Patient").search(_id="changing").get())
         was = known.serialize()
         await client.do(lambda _: known.refresh())
@@ -104,22 +98,22 @@ async def test_refresh(home: Home, path: str, kind: Any) -> None:
         assert int(known.meta.versionId) == int(was["meta"]["versionId"]) + 1
 
 
-async def test_elements(home: Home, path: str, kind: Any) -> None:
+async def test_elements(practice: Home, path: str, kind: Any) -> None:
     """Elements come as asked for, with what is mandatory, tagged as a part; a part can be read anew as a whole."""
-    async with connecting(home, path, kind) as client:
+    async with connecting(practice, path, kind) as client:
         found = await client.do(lambda fhir: fhir.resources("Patient").elements("name").fetch_all())
         assert {frozenset(each) for each in found} == {frozenset({"resourceType", "id", "meta", "name"})}
         assert {each.meta.tag[0].code for each in found} == {"SUBSETTED"}
         visits = await client.do(lambda fhir: fhir.resources("Encounter").elements("subject").limit(100).fetch_all())
         assert {frozenset(each) for each in visits} == {frozenset({"resourceType", "id", "meta", "status", "class", "subject"})}
         whole = await client.do(lambda _: visits[0].to_reference().to_resource())
-        assert whole.serialize() == (await world_of(home, "made"))["Encounter"][visits[0].id]
+        assert whole.serialize() == (await world_of(practice, "made"))["Encounter"][visits[0].id]
 
 
-async def test_includes(home: Home, path: str, kind: Any) -> None:
+async def test_includes(practice: Home, path: str, kind: Any) -> None:
     """Inclusions, forward and back, bring beside each page what its matches lead to or what leads to them, and no more."""
-    world = await world_of(home, "made")
-    async with connecting(home, path, kind) as client:
+    world = await world_of(practice, "made")
+    async with connecting(practice, path, kind) as client:
         await client.all(lambda fhir: fhir.resources("Encounter").include("Encounter", "patient").limit(33))
         for page in client.base.pages():
             check_included(page, world, "subject")
@@ -130,9 +124,9 @@ async def test_includes(home: Home, path: str, kind: Any) -> None:
             _check_revincluded(page, world["Encounter"])
 
 
-async def test_iterated_includes(home: Home, path: str, kind: Any) -> None:
+async def test_iterated_includes(practice: Home, path: str, kind: Any) -> None:
     """What is included is led on from only when iterate is said."""
-    async with connecting(home, path, kind) as client:
+    async with connecting(practice, path, kind) as client:
         for iterate, brought in ((True, {"Encounter", "Patient", "Organization"}), (False, {"Encounter", "Patient"})):
             await client.do(
                 lambda fhir, iterate=iterate: (
@@ -154,19 +148,19 @@ def _check_revincluded(page: Json, visits: dict[str, Json]) -> None:
     assert modes["include"] == theirs
 
 
-async def test_all_includes(home: Home, path: str, kind: Any) -> None:
+async def test_all_includes(practice: Home, path: str, kind: Any) -> None:
     """The bare wildcard includes whatever a search parameter of the matches leads to, and stands in the self link."""
-    world = await world_of(home, "made")
-    async with connecting(home, path, kind) as client:
+    world = await world_of(practice, "made")
+    async with connecting(practice, path, kind) as client:
         await client.do(lambda fhir: fhir.resources("Patient").include("*").limit(100).fetch())
         (page,) = client.base.pages()
         check_included(page, world, "managingOrganization")
         assert "_include=%2A" in page["link"][0]["url"]
 
 
-async def test_finds(home: Home, path: str, kind: Any) -> None:
+async def test_finds(practice: Home, path: str, kind: Any) -> None:
     """Chains, _has, modifiers, prefixes and raw parameters find what the database says, written as fhirpy writes them."""
-    world = await world_of(home, "made")
+    world = await world_of(practice, "made")
     people, visits = world["Patient"], world["Encounter"]
     doctor = world["Practitioner"]["prac-7-2"]
     some = people["pat-7-16"]
@@ -238,16 +232,16 @@ async def test_finds(home: Home, path: str, kind: Any) -> None:
             [k for k, each in world["Coverage"].items() if each["payor"][0]["reference"] == "Organization/payer-7-1"],
         ),
     ]
-    async with connecting(home, path, kind) as client:
+    async with connecting(practice, path, kind) as client:
         for place, (search, expected) in enumerate(searches):
             assert sorted(await client.all(search)) == sorted(expected), place
             assert await client.do(lambda fhir, search=search: search(fhir).count()) == len(expected), place
     assert sum(bool(expected) for _, expected in searches) > len(searches) - 3
 
 
-async def test_general_practitioner(home: Home, path: str, kind: Any) -> None:
+async def test_general_practitioner(practice: Home, path: str, kind: Any) -> None:
     """Underscores become hyphens: a patient is found by the general practitioner, and along a chain by the name."""
-    async with connecting(home, path, kind, "few") as client:
+    async with connecting(practice, path, kind, "few") as client:
         doctor = await client.do(lambda fhir: fhir.resources("Practitioner").get())
         for criteria in (
             {"general_practitioner": "Practitioner/doctor"},
@@ -270,12 +264,12 @@ def _active(conditions: dict[str, Json]) -> list[Json]:
     return [each for each in conditions.values() if each["clinicalStatus"]["coding"][0]["code"] == "active"]
 
 
-async def test_sort(home: Home, path: str, kind: Any) -> None:
+async def test_sort(practice: Home, path: str, kind: Any) -> None:
     """A sort orders over all pages, downwards and upwards, and the id decides between equals."""
-    people = (await world_of(home, "made"))["Patient"]
+    people = (await world_of(practice, "made"))["Patient"]
     by_birth = sorted(people, key=lambda key: people[key]["birthDate"])
     by_family = sorted(people, key=lambda key: (people[key]["gender"], people[key]["birthDate"], key))
-    async with connecting(home, path, kind) as client:
+    async with connecting(practice, path, kind) as client:
         found = await client.all(lambda fhir: fhir.resources("Patient").sort("-birthdate").limit(7))
         assert [people[key]["birthDate"] for key in found] == [people[key]["birthDate"] for key in reversed(by_birth)]
         assert sorted(found) == sorted(people)
@@ -283,10 +277,10 @@ async def test_sort(home: Home, path: str, kind: Any) -> None:
         assert await client.all(lambda fhir: fhir.resources("Patient").sort("-_id")) == sorted(people, reverse=True)
 
 
-async def test_posted_search(home: Home, path: str, kind: Any) -> None:
+async def test_posted_search(practice: Home, path: str, kind: Any) -> None:
     """A POST to _search with the parameters in the URL, an empty body, or a fetch give the same page."""
     asked = {"gender": ["female"], "birthdate": ["ge1980"], "_count": [9]}
-    async with connecting(home, path, kind) as client:
+    async with connecting(practice, path, kind) as client:
         posted = await client.do(lambda fhir: fhir.execute("Patient/_search", "post", params=asked))
         by_set = await client.do(lambda fhir: fhir.resources("Patient").execute("_search", "post", params=asked))
         got = await client.do(lambda fhir: fhir.execute("Patient", "get", params=asked))
@@ -297,9 +291,9 @@ async def test_posted_search(home: Home, path: str, kind: Any) -> None:
         assert (client.base.seen[-1].status, _issue(refused.value)["code"]) == (415, "not-supported")
 
 
-async def test_history(home: Home, path: str, kind: Any) -> None:
+async def test_history(practice: Home, path: str, kind: Any) -> None:
     """The history of a resource has all its versions, the newest first, and each can be read; what is deleted has one."""
-    async with connecting(home, path, kind, "few") as client, connected(home.database) as connection:
+    async with connecting(practice, path, kind, "few") as client, connected(practice.database) as connection:
         for active in (True, False, True):
             await store(connection, "few", [patient("changing", active=active)])
         bundle = await client.do(lambda fhir: fhir.execute("Patient/changing/_history", "get"))
@@ -317,13 +311,13 @@ async def test_history(home: Home, path: str, kind: Any) -> None:
             await client.do(lambda fhir: fhir.execute("Patient/changing/_history/9999", "get"))
 
 
-async def test_everything(home: Home, path: str, kind: Any) -> None:
+async def test_everything(practice: Home, path: str, kind: Any) -> None:
     """$everything of a patient has the patient and all visits; of an encounter the patient, the diagnoses and the claims."""
-    world = await world_of(home, "made")
+    world = await world_of(practice, "made")
     claim = next(iter(world["Claim"].values()))
     visit = world["Encounter"][claim["item"][0]["encounter"][0]["reference"].partition("/")[2]]
     person = visit["subject"]["reference"]
-    async with connecting(home, path, kind) as client:
+    async with connecting(practice, path, kind) as client:
         whole = await client.do(lambda fhir: fhir.execute(f"{person}/$everything", "get"))
         theirs = {f"Encounter/{key}" for key, each in world["Encounter"].items() if each["subject"]["reference"] == person}
         assert {person, *theirs, f"Claim/{claim['id']}"} <= _shown(whole)
@@ -342,11 +336,11 @@ def _shown(bundle: Json) -> set[str]:
 
 
 @pytest.mark.parametrize("tenant", TENANTS)
-async def test_references(home: Home, path: str, kind: Any, tenant: str) -> None:
+async def test_references(practice: Home, path: str, kind: Any, tenant: str) -> None:
     """A reference out of any type of resource to any stored type resolves; one that leads nowhere is not found."""
-    world = await world_of(home, tenant)
+    world = await world_of(practice, tenant)
     resolved: set[str] = set()
-    async with connecting(home, path, kind, tenant) as client:
+    async with connecting(practice, path, kind, tenant) as client:
         for name in world:
             page = await client.do(lambda fhir, name=name: fhir.resources(name).limit(40).fetch())
             for reference in {each.resource_type: each for found in page for each in _references(found)}.values():
@@ -368,11 +362,11 @@ def _references(value: object) -> list[Any]:
     return [reference for member in members for reference in _references(member)]
 
 
-async def test_refusals(home: Home, path: str, kind: Any) -> None:
+async def test_refusals(practice: Home, path: str, kind: Any) -> None:
     """Each refusal is fhirpy's own exception, and the outcome that it bears names the parameter."""
-    async with connected(home.database) as connection:
+    async with connected(practice.database) as connection:
         warmer = await create_key(connection, "few", ["warm"])
-    async with connecting(home, path, kind, "few") as client:
+    async with connecting(practice, path, kind, "few") as client:
         for unknown in ("Patient/none", "Patient/gone", "Patients/stays", "Nothing/here/at/all"):
             with pytest.raises(ResourceNotFound):
                 await client.do(lambda fhir, unknown=unknown: fhir.execute(unknown, "get"))
@@ -404,9 +398,9 @@ def _issue(error: OperationOutcome) -> Json:
     return dict(issue)
 
 
-async def test_capabilities(home: Home, path: str, kind: Any) -> None:
+async def test_capabilities(practice: Home, path: str, kind: Any) -> None:
     """The CapabilityStatement can be read without a key, and lists what a search may ask of a patient."""
-    async with connecting(home, path, kind) as client:
+    async with connecting(practice, path, kind) as client:
         anonymous = Client(client.base, kind(client.base.url))
         statement = await anonymous.do(lambda fhir: fhir.execute("metadata", "get"))
         (of_patient,) = [each for each in statement["rest"][0]["resource"] if each["type"] == "Patient"]

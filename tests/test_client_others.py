@@ -7,9 +7,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from storage.embedded import Cluster
-from tests.clients import Base, check_body, fill, references, watched, world_of
-from tests.support import PATHS, Asker, Home, Reply, asking, build_home, following, ids, until
+from tests.clients import Base, check_body, references, watched, world_of
+from tests.support import PATHS, Asker, Home, Reply, asking, following, ids, until
 from tests.test_channels import held
 
 FORM = "application/x-www-form-urlencoded"
@@ -27,15 +26,10 @@ async def pages_of(base: Base, url: str) -> list[list[str]]:
     return pages
 
 
-@pytest.fixture(scope="module")
-def home(cluster: Cluster, template: str) -> Home:
-    return build_home(cluster, template, "others", fill)
-
-
-async def test_query_of_next_alone(home: Home, path: str) -> None:
+async def test_query_of_next_alone(practice: Home, path: str) -> None:
     """The query of `next`, sent to the type's URL with `_count=1000` added, gives all the rest; so does a larger count."""
     searches = ("Patient?birthdate=ge1950&_count=7", "Encounter?status=finished&_sort=date&_count=11", "Claim?_count=1")
-    async with watched(home, path) as base:
+    async with watched(practice, path) as base:
         for search in searches:
             kind = search.partition("?")[0]
             first = await base.ask.once(f"/fhir/{search}", "made")
@@ -60,9 +54,9 @@ FORMS = [
 
 
 @pytest.mark.parametrize("kind", [FORM, f"{FORM}; charset=UTF-8"])
-async def test_posted_forms(home: Home, path: str, kind: str) -> None:
+async def test_posted_forms(practice: Home, path: str, kind: str) -> None:
     """A form posted to _search, in part or in whole, gives the same bytes as the GET, and goes on by GET."""
-    async with watched(home, path) as base:
+    async with watched(practice, path) as base:
         for name, fields in FORMS:
             got = await base.ask.once(f"/fhir/{name}?{urlencode(fields)}", "made")
             assert ids(got)
@@ -75,12 +69,12 @@ async def test_posted_forms(home: Home, path: str, kind: str) -> None:
                 assert ids(await base.ask.once(following(got) or "", "made"))
 
 
-async def test_compartments(home: Home, path: str) -> None:
+async def test_compartments(practice: Home, path: str) -> None:
     """`/Patient/a/Encounter` has what a search by the patient has, under its own URL, over pages and with more criteria."""
-    visits = (await world_of(home, "made"))["Encounter"]
+    visits = (await world_of(practice, "made"))["Encounter"]
     often, theirs = Counter(visit["subject"]["reference"] for visit in visits.values()).most_common(1)[0]
     by_doctor = [key for key, visit in visits.items() if "Practitioner/prac-7-2" in references(visit)]
-    async with watched(home, path) as base:
+    async with watched(practice, path) as base:
         for more in ("_count=1000", "status=finished", "_count=1", "_sort=date&_count=2"):
             own = await pages_of(base, f"/fhir/{often}/Encounter?{more}")
             assert own == await pages_of(base, f"/fhir/Encounter?patient={often}&{more}")
@@ -93,9 +87,9 @@ async def test_compartments(home: Home, path: str) -> None:
         assert ids(await base.ask.once("/fhir/Patient/nobody/Encounter", "made")) == []
 
 
-async def test_full_urls(home: Home, path: str) -> None:
+async def test_full_urls(practice: Home, path: str) -> None:
     """A reference with the base before it is the fullUrl of what it leads to; read there, it is the entry's own bytes."""
-    async with watched(home, path) as base:
+    async with watched(practice, path) as base:
         page = await base.ask.once("/fhir/Encounter?_include=Encounter:*&_include:iterate=Patient:*&_count=9", "made")
         by_url = {entry["fullUrl"]: entry["resource"] for entry in page.json["entry"]}
         assert len(by_url) == len(page.json["entry"])
@@ -108,9 +102,9 @@ async def test_full_urls(home: Home, path: str) -> None:
             assert read.body in page.body
 
 
-async def test_links_are_absolute(home: Home, path: str) -> None:
+async def test_links_are_absolute(practice: Home, path: str) -> None:
     """Every link is absolute under the one base, whatever the Host header says, and self asks the same again."""
-    async with watched(home, path) as base:
+    async with watched(practice, path) as base:
         for query in ("name=a&_count=3", "birthdate=ge1980&gender=female&_total=accurate&_count=2", "_count=0"):
             page = await base.ask.once(f"/patients?{query}", "made", Host="elsewhere.example")
             links = {link["relation"]: urlsplit(link["url"]) for link in page.json["link"]}
@@ -121,7 +115,7 @@ async def test_links_are_absolute(home: Home, path: str) -> None:
 
 
 @pytest.mark.parametrize(("limits", "status"), [({"queue_size": 5}, 429), ({"queue_total": 5}, 503)])
-async def test_patience(home: Home, path: str, limits: dict[str, int], status: int) -> None:
+async def test_patience(practice: Home, path: str, limits: dict[str, int], status: int) -> None:
     """A client that waits for as long as Retry-After says, when it is told 429 or 503, gets its answer in the end."""
     free = asyncio.Event()
     told: list[tuple[int, int]] = []
@@ -134,8 +128,8 @@ async def test_patience(home: Home, path: str, limits: dict[str, int], status: i
         return reply
 
     urls = [f"/fhir/Patient/pat-7-{number}" for number in range(1, 61)]
-    async with asking(home, path, **limits) as ask, AsyncExitStack() as stack:
-        await stack.enter_async_context(held(home.database, "fhir.resource_patient"))
+    async with asking(practice, path, **limits) as ask, AsyncExitStack() as stack:
+        await stack.enter_async_context(held(practice.database, "fhir.resource_patient"))
         tasks = [asyncio.create_task(patiently(ask, url)) for url in urls]
         await until(lambda: len(told) + len(ask.server.services.deadlines) >= len(urls))
         assert len(told) > len(urls) / 2

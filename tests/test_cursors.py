@@ -47,7 +47,7 @@ PEOPLE = [f"p{n:03}" for n in range(50)]
 @pytest.mark.parametrize("count", [1, 7, 31, 1000])
 @pytest.mark.parametrize("path", PATHS)
 async def test_walk(home: Home, path: str, count: int) -> None:
-    """Following next gives each match once and in order: the newest first, ids among equals, undated last; else by id."""
+    """Rule 14: following next gives each match once, in order: the newest first, ids among equals, undated last; else by id."""
     async with asking(home, path) as ask:
         pages = await walk(ask, f"/encounters?_count={count}")
         assert [name for page in pages for name in page] == VISITS
@@ -58,7 +58,7 @@ async def test_walk(home: Home, path: str, count: int) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_several_drivers(home: Home, path: str) -> None:
-    """Alternatives that find the same resource show it once, also over pages."""
+    """Rule 14: alternatives that find the same resource show it once, also over pages."""
     async with asking(home, path) as ask:
         for query in ("gender=female,male", f"family={CANARY},{CANARY}1", "_id=p001,p000,p001", "active=true,false"):
             pages = await walk(ask, f"/patients?{query}&_count=3")
@@ -68,7 +68,7 @@ async def test_several_drivers(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_counts(home: Home, path: str) -> None:
-    """_count is kept or capped, 0 gives the total alone, and a total counts all matches on every page."""
+    """Rules 12 and 13: _count is kept or capped, 0 gives the total alone; a total counts all matches, on every page alike."""
     async with asking(home, path) as ask:
         assert len(ids(await ask("/patients"))) == 20
         assert len(ids(await ask("/patients?_count="))) == 20
@@ -90,7 +90,7 @@ async def test_counts(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_next_keeps_the_question(home: Home, path: str) -> None:
-    """A next link carries every parameter that was understood, with its count, under the one base; self shows the same."""
+    """Rules 10 and 14: next carries every parameter that was understood, and its count, under the base; self shows the same."""
     async with asking(home, path) as ask:
         query = [("active", "true"), ("family", f"{CANARY}1,{CANARY}2"), ("family", CANARY[:3]), ("_total", "accurate")]
         reply = await ask(f"/patients?{urlencode([*query, ('unknown', 'x'), ('gender', '')])}&_count=2")
@@ -103,16 +103,17 @@ async def test_next_keeps_the_question(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_cursor_stands_a_changed_count(home: Home, path: str) -> None:
-    """A client may take the next link's query and another _count, the order of its parameters does not matter."""
+    """Rule 12: a client may take the next link's query with another _count, order and format."""
     async with asking(home, path) as ask:
         first = await ask("/patients?active=true&gender=female&_count=2")
         cursor = cursor_of(first)
-        assert ids(await ask(f"/fhir/Patient?_cursor={cursor}&_count=3&gender=female&active=true")) == ["p004", "p006", "p008"]
+        for query in ("gender=female&active=true", "active=true&gender=female&_format=json&_pretty=true&unknown=x&family="):
+            assert ids(await ask(f"/fhir/Patient?_cursor={cursor}&_count=3&{query}")) == ["p004", "p006", "p008"], query
 
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_cursor_is_of_one_query_and_tenant(home: Home, path: str) -> None:
-    """A cursor of another tenant, type or query is refused in words that do not repeat it."""
+    """Rule 14: a cursor of another tenant, type or query is refused in words that do not repeat it."""
     async with asking(home, path) as ask:
         cursor = cursor_of(await ask("/patients?active=true&_count=2"))
         for tenant, url in (
@@ -121,6 +122,10 @@ async def test_cursor_is_of_one_query_and_tenant(home: Home, path: str) -> None:
             ("one", f"/patients?_cursor={cursor}"),
             ("one", f"/patients?active=true&gender=female&_cursor={cursor}"),
             ("one", f"/patients?active=true&_total=accurate&_cursor={cursor}"),
+            ("one", f"/patients?active=true&_sort=family&_cursor={cursor}"),
+            ("one", f"/patients?active:not=true&_cursor={cursor}"),
+            ("one", f"/patients?active=true&_summary=true&_cursor={cursor}"),
+            ("one", f"/fhir/Patient/p001/Patient?active=true&_cursor={cursor}"),
             ("one", f"/practitioners?active=true&_cursor={cursor}"),
             ("one", f"/reviews/e01?_cursor={cursor}"),
         ):
@@ -132,7 +137,7 @@ async def test_cursor_is_of_one_query_and_tenant(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_tampered_cursor(home: Home, path: str) -> None:
-    """Any other text than a cursor that was given is refused: changed, cut, lengthened, filled up, or never one."""
+    """Rule 14: any other text than a cursor that was given is refused: changed, cut, lengthened, filled up, or never one."""
     async with asking(home, path) as ask:
         cursor = cursor_of(await ask("/patients?_count=2"))
         changed = [cursor[:at] + ("A" if cursor[at] != "A" else "B") + cursor[at + 1 :] for at in range(len(cursor))]
@@ -144,7 +149,7 @@ async def test_tampered_cursor(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_inserts_between_pages(home: Home, path: str) -> None:
-    """What comes in between two pages neither repeats nor drops a match; behind the place it is shown, before it is not."""
+    """Rule 14: what comes in between two pages neither repeats nor drops a match: it is shown if it is behind the place."""
     tenant = f"growing-{path}"
     home.keys[tenant] = await add_tenant(home.database, tenant, [patient(f"m{n}") for n in range(9)])
     async with asking(home, path) as ask, connected(home.database) as connection:

@@ -61,7 +61,7 @@ READS = {"get_patient": "a", "get_encounter": "e", "get_practitioner": "p"}
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_read(home: Home, path: str) -> None:
-    """A read gives the stored bytes, with validators that agree with its meta, by either route and on the path asked for."""
+    """Rule 1: a read gives the stored bytes, and validators that agree with its meta, by either route and on either path."""
     async with asking(home, path) as ask:
         for name, resource_id in READS.items():
             replies = [await ask(route.replace("{id}", resource_id)) for route in BY_NAME[name].routes]
@@ -96,7 +96,7 @@ async def test_every_answer_says_how_it_came(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_unchanged(home: Home, path: str) -> None:
-    """If-None-Match in any spelling that clients use gives 304 with the ETag and no body; another tag gives the resource."""
+    """Rule 4: If-None-Match in any spelling that clients use gives 304 with the ETag and no body; another tag the resource."""
     async with asking(home, path) as ask:
         for given in ('W/"1"', '"1"', "1", 'W/"7", W/"1"', '"x","1"', "*"):
             reply = await ask("/patients/a", If_None_Match=given)
@@ -111,7 +111,7 @@ async def test_unchanged(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_unchanged_since(home: Home, path: str) -> None:
-    """If-Modified-Since counts only without If-None-Match, and a date that is none counts for nothing."""
+    """Rule 4: If-Modified-Since counts only without If-None-Match, and a date that is none counts for nothing."""
     at, before = "Fri, 02 Jan 2026 03:04:05 GMT", "Fri, 02 Jan 2026 03:04:04 GMT"
     async with asking(home, path) as ask:
         assert (await ask("/patients/a", If_Modified_Since=at)).status == 304
@@ -125,7 +125,7 @@ async def test_unchanged_since(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_changed(home: Home, path: str) -> None:
-    """A changed resource has its next version's ETag, and the former one's no longer matches."""
+    """Rule 4: a changed resource has its next version's ETag, and the former one's no longer matches."""
     async with asking(home, path) as ask:
         reply = await ask("/patients/changed", If_None_Match='W/"1"')
         assert (reply.status, reply.headers["ETag"], reply.json["active"]) == (200, 'W/"2"', True)
@@ -133,7 +133,7 @@ async def test_changed(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_not_there(home: Home, path: str) -> None:
-    """Unknown is 404, deleted 410, an id that can be none 400; none is made 304 by a wildcard."""
+    """Rule 2: unknown is 404, deleted 410, an id that can be none 400; none is made 304 by a wildcard."""
     async with asking(home, path) as ask:
         for url in ("/patients/zz", "/encounters/a", "/practitioners/a", "/fhir/Patient/e", "/reviews/zz"):
             assert diagnosed(await ask(url, If_None_Match="*"), 404, "not-found")
@@ -146,7 +146,7 @@ async def test_not_there(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_head(home: Home, path: str) -> None:
-    """HEAD gives the headers of GET, for answers and refusals, and no body."""
+    """Rule 5: HEAD gives the headers of GET, for answers and refusals, and no body."""
     async with asking(home, path) as ask:
         for url in (
             "/patients/a",
@@ -163,7 +163,7 @@ async def test_head(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_wrong_method(home: Home, path: str) -> None:
-    """A method that a route does not take is 405, with those that it takes in Allow."""
+    """Rule 5: a method that a route does not take is 405, with those that it takes in Allow."""
     async with asking(home, path) as ask:
         for url in ("/patients/a", "/fhir/Patient/a", "/patients", "/reviews/e", "/fhir/Claim/c", "/fhir/Claim"):
             for method in ("PUT", "POST", "DELETE", "PATCH", "OPTIONS"):
@@ -174,7 +174,7 @@ async def test_wrong_method(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_other_types(home: Home, path: str) -> None:
-    """A type without channels is read and searched directly, also for a warm tenant; a name that is no type is 404."""
+    """Rule 2: a name that is no type is 404; a type without channels is read and searched directly, for a warm tenant too."""
     async with asking(home, path) as ask:
         read, found = await ask("/fhir/Claim/c"), await ask("/fhir/Claim?patient=a")
         assert (read.path, found.path) == ("direct", "direct")
@@ -189,7 +189,7 @@ async def test_other_types(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_tenants_are_apart(home: Home, path: str) -> None:
-    """The same id in two tenants gives each its own; another tenant's id is unknown, and its ETag tells nothing."""
+    """Rule 27: the same id in two tenants gives each its own; another tenant's id is unknown, and its ETag tells nothing."""
     async with asking(home, path) as ask:
         mine, theirs = await ask("/patients/a", "one"), await ask("/patients/a", "two")
         assert ("active" in mine.json, theirs.json["active"]) == (False, True)
@@ -202,7 +202,7 @@ async def test_tenants_are_apart(home: Home, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_keys(home: Home, path: str) -> None:
-    """No key, an unknown one and another scheme are 401 with a challenge; a key without the scope is 403."""
+    """Rule 9: no key, an unknown one and another scheme are 401 with a challenge; a key without the scope is 403."""
     async with asking(home, path) as ask:
         get = ask.once
         refused = [await get("/patients/a", None)]

@@ -24,7 +24,7 @@ from tests.specimens import specimens
 from tests.support import PATHS, Asker, Home, add_tenant, asking, build_home, cursor_of, delete, patient
 from tests.test_bad_input import Answer, Wire
 
-QUESTIONS = 20_000 if PROVE else 500
+QUESTIONS = 20_000 if PROVE else 1000
 REQUESTS = 20_000 if PROVE else 300
 LIMIT_S = 3600 if PROVE else 120
 OWN = (b"/warm-up", b"/reports", b"/metrics", b"/health", b"/console")

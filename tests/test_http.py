@@ -131,6 +131,7 @@ async def test_other_answers_are_compressed(home: Home) -> None:
     async with asking(home, "direct") as ask:
         reply = await ask.once("/metrics", Accept_Encoding="gzip")
         assert (reply.status, reply.headers["Content-Encoding"]) == (200, "gzip")
+        assert reply.headers["Vary"] == (await ask.once("/metrics")).headers["Vary"] == "Accept-Encoding"
         assert b"sluice_requests_total" in gzip.decompress(reply.body)
 
 
@@ -193,6 +194,14 @@ def test_digits_survive() -> None:
     assert isinstance(response.body, bytes)
     assert response.body.count(b"\n") > 5
     assert msgspec.json.format(response.body, indent=-1) == DIGITS
+
+
+async def test_pretty_refusals(home: Home) -> None:
+    """What is refused before it is looked at is indented, too."""
+    async with asking(home, "direct") as ask:
+        for url, status in (("/patients/a", 401), ("/nowhere", 404)):
+            reply = await ask.once(f"{url}?_pretty=true", None)
+            assert (reply.status, b"\n  " in reply.body) == (status, True)
 
 
 async def test_pretty_is_for_json(home: Home) -> None:

@@ -192,7 +192,8 @@ async def test_pages(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_next_keeps_inclusions(home: Home, path: str) -> None:
     """Rule 14: next carries inclusions, order, subset and total; another inclusion is another list."""
-    asked = "_include=Encounter:patient&_revinclude:iterate=Condition:patient&_sort=-status&_total=accurate&_elements=status&_count=2"
+    inclusions = "_include=Encounter:patient&_revinclude:iterate=Condition:patient"
+    asked = f"{inclusions}&_sort=-status&_total=accurate&_elements=status&_count=2"
     async with asking(home, path) as ask:
         first = await ask(f"/encounters?{asked}")
         for link in first.json["link"]:

@@ -61,7 +61,31 @@ LISTS = {
         "_id=Patient19990&_lastUpdated=ge2026",
         "identifier=id19990&_id=Patient19990",
         "gender=male&active=true",
+        "gender=male&active=true&name=jones",
+        "gender=female&active=true",
+        "gender:not=female",
         "birthdate=1960-05-05&gender=female&name=smith",
+        "birthdate=ge1960-05-05&birthdate=lt1960-05-15",
+        "family=smith&birthdate=1960-05",
+        "family:contains=one",
+        "family:contains=mit",
+        "family:contains=ne",
+        "family:contains=one&gender=male",
+        "_has:Encounter:patient:status=planned",
+        "_has:Encounter:patient:status=finished",
+        "_has:Encounter:patient:practitioner=Practitioner1",
+        "_has:Encounter:patient:identifier=id19990",
+        "_revinclude=Encounter:patient",
+        "_id=Patient4000&_revinclude=Encounter:patient&_include:iterate=Encounter:practitioner",
+        "_sort=birthdate",
+        "_sort=-birthdate",
+        "_sort=family",
+        "_sort=-family",
+        "_sort=_lastUpdated",
+        "_sort=-_lastUpdated",
+        "_sort=-_id",
+        "_sort=birthdate&gender=female",
+        "_sort=-birthdate&name=jones",
     ],
     "Encounter": [
         "",
@@ -82,6 +106,26 @@ LISTS = {
         "class=AMB",
         "class=act|AMB",
         "class=foo|AMB",
+        "status=planned&class=AMB",
+        "status=finished&class=AMB",
+        "status=finished&class=AMB&practitioner=Practitioner1",
+        "date=ge1970-02-01&date=lt1970-02-02",
+        "date=1970-02-01&status=finished",
+        "date=ge1970-02-01&date=lt1970-02-02&practitioner=Practitioner1",
+        "date=ge1970-02-01&date=lt1970-02-02&status=planned&class=AMB",
+        "patient.name=jones",
+        "patient.name=smith",
+        "patient.identifier=id4000",
+        "patient.gender=male",
+        "patient.gender=female&status=finished",
+        "practitioner.identifier=id1",
+        "_include=Encounter:patient&_include=Encounter:practitioner",
+        "_include=Encounter:*&_revinclude=Claim:encounter",
+        "patient=Patient4000&_include=Encounter:patient&_revinclude=Claim:encounter&_include:iterate=Claim:patient",
+        "status=finished&_include=Encounter:patient&_sort=-_lastUpdated",
+        "_sort=date",
+        "_sort=date&status=finished",
+        "_sort=_lastUpdated&patient=Patient4000",
         "_id=Encounter19990&status=finished&date=ge1970&patient=Patient4997&identifier=id19990",
     ],
     "Practitioner": ["", "identifier=id190", "name=smi", "active=true"],
@@ -118,9 +162,9 @@ EMPTY_TABLES = ("Organization",)
 LOAD = r"""
 INSERT INTO ops.tenant (name) SELECT 't' || n FROM generate_series(1, 9) n;
 CREATE TABLE source AS
-SELECT 1 AS t, n, k, CASE k WHEN 'Encounter' THEN -n::bigint * 1000000 ELSE 0 END AS rank
+SELECT 1 AS t, n, k, CASE k WHEN 'Encounter' THEN -n::bigint * 600000000 ELSE 0 END AS rank
 FROM generate_series(1, 20000) n, unnest(ARRAY['Patient', 'Encounter']) k
-UNION ALL SELECT t, n, k, CASE k WHEN 'Encounter' THEN -n::bigint * 1000000 ELSE 0 END
+UNION ALL SELECT t, n, k, CASE k WHEN 'Encounter' THEN -n::bigint * 600000000 ELSE 0 END
 FROM generate_series(1, 9) t, generate_series(1, 20) n, unnest(ARRAY['Patient', 'Encounter', 'Practitioner', 'Claim']) k
 WHERE t > 1 OR k IN ('Practitioner', 'Claim');
 
@@ -146,9 +190,9 @@ FROM (SELECT *, CASE WHEN n % 1000 = 0 THEN 'Jones' ELSE 'Smith' END AS name FRO
 WHERE k IN ('Patient', 'Practitioner');
 
 INSERT INTO fhir.date SELECT t, k, k || n, rank, CASE k WHEN 'Patient' THEN 'birthdate' ELSE 'date' END,
-    lower, lower + interval '1 day'
+    lower, lower + CASE WHEN k = 'Patient' THEN interval '1 day' WHEN n % 500 = 0 THEN interval '60 days' ELSE interval '30 min' END
 FROM (SELECT *, CASE k WHEN 'Patient' THEN '1950-01-01'::timestamptz + n * interval '1 day'
-    ELSE '1970-01-01'::timestamptz + n * interval '1 s' END AS lower FROM source) s
+    ELSE '1970-01-01'::timestamptz + n * interval '10 min' END AS lower FROM source) s
 WHERE k IN ('Patient', 'Encounter');
 
 INSERT INTO fhir.reference SELECT t, k, k || n, rank, path, to_type,

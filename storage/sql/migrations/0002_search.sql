@@ -11,7 +11,7 @@ CREATE TABLE fhir.quantity (
     param     text COLLATE "C" NOT NULL,
     value     numeric NOT NULL,
     system    text COLLATE "C" NOT NULL,  -- '' when there is none
-    code      text COLLATE "C" NOT NULL,  -- the code, or the unit as it is written where there is none
+    code      text COLLATE "C" NOT NULL,  -- '' when there is none
     unit      text COLLATE "C" NOT NULL
 ) PARTITION BY LIST (type);
 CREATE TABLE fhir.quantity_encounter PARTITION OF fhir.quantity FOR VALUES IN ('Encounter');
