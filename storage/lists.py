@@ -14,7 +14,7 @@ from typing import Any
 
 from r4.criteria import Criterion
 from r4.search import Inclusion, Search, SortKey
-from storage import branches, sorting
+from storage import branches, ordered, sorting
 from storage.branches import At, Shape
 from storage.inclusions import INCLUDED_MAX, included
 from storage.statements import Statement, statement_of
@@ -36,7 +36,7 @@ def list_values(search: Search, place: Place | None = None) -> tuple[Any, ...]:
     Raises ValueError for a place that is none of this list.
     """
     if search.sort:
-        begin = sorting.place_values(search.type, search.sort, branches.shape_of(search.criteria), place)
+        begin = sorting.place_values(search.type, search.sort, place)
     else:
         begin = place or FIRST
     return (*_flat(search.criteria), *begin, search.count + 1)
@@ -58,8 +58,8 @@ def _flat(criteria: Sequence[Criterion]) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=1024)
 def _list_statement(type_name: str, shape: Shape, sort: tuple[SortKey, ...], inclusions: tuple[Inclusion, ...]) -> Statement:
-    place = sorting.place_types(type_name, sort, shape) if sort else {"rank": "bigint", "after": "text"}
-    bounded = sorting.is_bounded(sort, shape) if sort else branches.is_bounded(shape)
+    place = sorting.place_types(type_name, sort) if sort else {"rank": "bigint", "after": "text"}
+    bounded = sorting.is_bounded(sort, with_criteria=bool(shape)) if sort else branches.is_bounded(shape)
     return statement_of(
         f"list {type_name} {shape} {sort} {inclusions}",
         {**branches.value_types(shape), **place, "rows": "int"},
@@ -82,7 +82,7 @@ def _total_statement(type_name: str, shape: Shape) -> Statement:
 
 def _page(type_name: str, shape: Shape, sort: tuple[SortKey, ...], inclusions: tuple[Inclusion, ...], at: At) -> str:
     """OFFSET 0 keeps a body's look-up one by the primary key, also in a plan that was made while the table was empty."""
-    matches = sorting.matches(type_name, sort, shape, at) if sort else _matches(type_name, shape, at)
+    matches = ordered.matches(type_name, sort, shape, at) if sort else _matches(type_name, shape, at)
     keys = "m.keys" if sort else "NULL::text[]"
     body = f"CROSS JOIN LATERAL (SELECT * FROM fhir.resource WHERE {branches.owned('m.id', type_name, at)} OFFSET 0) r"
     columns = f"r.tenant_id, 0 AS mode, r.type, m.rank AS place, r.id, r.version, r.last_updated, {keys} AS keys, r.body"

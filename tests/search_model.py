@@ -347,10 +347,17 @@ def reference_matches(stored: Stored, parameter: Parameter, modifier: str, text:
 
 
 def in_order(matches: list[Stored], sort: str) -> list[Stored]:
-    """What has no value comes last, whichever way; the id decides between equals."""
+    """What has no value comes last, whichever way; equals are in the list's order, turned round if the last key descends."""
     ordered = sorted(matches, key=lambda each: each.id)
-    if sort.partition(",_id")[0] in ("", "-date") and matches and matches[0].kind == "Encounter":
+    keys = sort.partition(",_id")[0].partition(",-_id")[0]
+    if matches and matches[0].kind == "Encounter" and not {"_id", "_lastUpdated"} & set(sort.replace("-", "").split(",")):
+        ordered = sorted(ordered, key=_newest_first)
+    elif keys == "-date" and sort.endswith(",_id") and matches and matches[0].kind == "Encounter":
         return sorted(ordered, key=_newest_first)
+    if sort in ("", "-date") and matches and matches[0].kind == "Encounter":
+        return ordered
+    if sort.rpartition(",")[2].startswith("-"):
+        ordered.reverse()
     for key in reversed(sort.split(",")) if sort else ():
         param, down = key.removeprefix("-"), key.startswith("-")
         keyed = [(sort_key(each, param, down=down), each) for each in ordered]
