@@ -241,6 +241,10 @@ def _rank_of(moment: str) -> str:
     return f"(-greatest(least(extract(epoch FROM {moment}), 300000000000), -100000000000) * 1000000)::bigint"
 
 
+def long_ones(type_name: str, shape: Shape, at: At) -> list[Branch]:
+    return _long_ones(type_name, asked_of(shape, at), at)
+
+
 def _long_ones(type_name: str, asked: Sequence[Asked], at: At) -> list[Branch]:
     """What the window leaves out: what began long before the time that it overlaps."""
     for each in asked:
@@ -258,11 +262,12 @@ def _long_ones(type_name: str, asked: Sequence[Asked], at: At) -> list[Branch]:
 def leapfrog(type_name: str, shape: Shape, at: At) -> str | None:
     """(rank, id) in order of what has two common values, found by leaps: each index in turn is entered where the other one is.
 
-    However the values are spread, it reads no more than twice the rows of the rarer one. None when the shape is another.
+    However the values are spread, it reads no more than twice the rows of the rarer one. None when the shape is another. What the
+    window leaves out is `long_ones`.
     """
     turns = [place for place, c in enumerate(shape) if weight(c) in _IN_TURN and len(c.forms) == 1 and not c.hops]
     asked = asked_of(shape, at)
-    if len(turns) < 2 or turns[0] != 0 or _long_ones(type_name, asked, at):
+    if len(turns) < 2 or turns[0] != 0:
         return None
     one, other = asked[0], asked[turns[1]]
     rest = [each for place, each in enumerate(asked) if place not in turns[:2]]

@@ -35,10 +35,9 @@ def list_values(search: Search, place: Place | None = None) -> tuple[Any, ...]:
 
     Raises ValueError for a place that is none of this list.
     """
+    begin: Sequence[Any] = place or FIRST
     if search.sort:
-        begin = sorting.place_values(search.type, search.sort, place)
-    else:
-        begin = place or FIRST
+        begin = sorting.place_values(search.type, search.sort, place, with_criteria=bool(search.criteria))
     return (*_flat(search.criteria), *begin, search.count + 1)
 
 
@@ -58,7 +57,9 @@ def _flat(criteria: Sequence[Criterion]) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=1024)
 def _list_statement(type_name: str, shape: Shape, sort: tuple[SortKey, ...], inclusions: tuple[Inclusion, ...]) -> Statement:
-    place = sorting.place_types(type_name, sort) if sort else {"rank": "bigint", "after": "text"}
+    place = {"rank": "bigint", "after": "text"}
+    if sort:
+        place = sorting.place_types(type_name, sort, with_criteria=bool(shape))
     bounded = sorting.is_bounded(sort, with_criteria=bool(shape)) if sort else branches.is_bounded(shape)
     return statement_of(
         f"list {type_name} {shape} {sort} {inclusions}",
@@ -75,7 +76,10 @@ def _total_statement(type_name: str, shape: Shape) -> Statement:
         union = "\nUNION ALL ".join(
             f"SELECT {b.rank} AS rank, x.id FROM {b.source} x WHERE {b.where}" for b in branches.branches(type_name, shape, at)
         )
-        return f"SELECT {at['tenant']} AS tenant_id, count(*) AS total FROM (SELECT DISTINCT rank, id FROM ({union}) m) u"
+        # The fence keeps DISTINCT from choosing an index by its order.
+        return (
+            f"SELECT {at['tenant']} AS tenant_id, count(*) AS total FROM (SELECT DISTINCT rank, id FROM ({union} OFFSET 0) m) u"
+        )
 
     return statement_of(f"total {type_name} {shape}", branches.value_types(shape), text, bounded=False)
 
@@ -101,10 +105,12 @@ def _page(type_name: str, shape: Shape, sort: tuple[SortKey, ...], inclusions: t
 
 def _matches(type_name: str, shape: Shape, at: At) -> str:
     """(rank, id) of a page's matches, in the type's default order."""
+    limit = f"ORDER BY rank, id LIMIT {at['rows']}"
     leaps = branches.leapfrog(type_name, shape, at)
     if leaps is not None:
-        return leaps
-    limit = f"ORDER BY rank, id LIMIT {at['rows']}"
+        long_ones = [_part(b, limit, at) for b in branches.long_ones(type_name, shape, at)]
+        union = " UNION ALL ".join([f"({leaps})", *long_ones])
+        return f"SELECT DISTINCT rank, id FROM ({union}) u {limit}" if long_ones else leaps
     adaptive = branches.few_or_walk(type_name, shape, at)
     if adaptive is None:
         parts = [_part(b, limit, at) for b in branches.branches(type_name, shape, at)]

@@ -1,7 +1,7 @@
 """Pages of a sorted list: few matches are gathered and sorted, many are found along the index of the first key.
 
-Of one key an index has the list in its order. Of several the first one's index is walked until the page is full, and to the end of
-what equals the last one found; that is sorted by the others. Where no index has the first key, all matches are sorted.
+Of one key an index has the list in its order. Of several the first one's is walked until the page is full, on to the end of what
+equals the last one found, and that is sorted by the others. Where no index has the first key, all matches are sorted.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from r4.parameters import ORDER
 from r4.search import SortKey
 from storage import branches
 from storage.branches import WALK, At, Shape, asked_of, lookups, owned, owner, weight
-from storage.sorting import Key, as_text, is_turned, keys_of, ties
+from storage.sorting import Key, as_text, is_turned, is_walked, keys_of, ties
 
 
 def matches(type_name: str, sort: Sequence[SortKey], shape: Shape, at: At) -> str:
@@ -20,7 +20,7 @@ def matches(type_name: str, sort: Sequence[SortKey], shape: Shape, at: At) -> st
     texts = ", ".join(as_text(key, f"k{number}") for number, key in enumerate(page.keys))
     return (
         f"SELECT row_number() OVER () AS rank, id, ARRAY[{texts}, rank::text] AS keys"
-        f" FROM ({page.text()} LIMIT {at['rows']}) s"
+        f" FROM (SELECT * FROM ({page.text()}) p LIMIT {at['rows']}) s"
     )
 
 
@@ -39,8 +39,7 @@ class _Page:
             f"SELECT {b.rank} AS rank, x.id FROM {b.source} x WHERE {b.where}"
             for b in branches.branches(self.type, self.shape, self.at)
         )
-        first = self.keys[0]
-        if not (first.indexed if len(self.keys) == 1 else first.spread):
+        if not is_walked(self.sort, self.keys):
             return self._sorted(f"(SELECT DISTINCT rank, id FROM ({matching} OFFSET 0) u)", "true")
         if not self.shape:
             return self._walked("")

@@ -29,6 +29,7 @@ _RANKS = -(2**63), 2**63 - 1
 _TEXTS = "", "\U0010ffff"
 # Without a zone asyncpg takes them for the infinities.
 _MOMENTS = datetime.min, datetime.max  # noqa: DTZ901
+_ENDS: dict[str, tuple[object, object]] = {"text": _TEXTS, "timestamptz": _MOMENTS, "numeric": (None, None)}
 _TIME_FORMAT = "%Y%m%d%H%M%S%f"
 
 
@@ -95,26 +96,42 @@ def is_bounded(sort: Sequence[SortKey], *, with_criteria: bool) -> bool:
 # The place.
 
 
-def place_types(type_name: str, sort: Sequence[SortKey]) -> dict[str, str]:
-    """Of what a page begins after. `first` is that it begins where the list does; what has no first key has a place of its own."""
-    keys = {f"k{number}": key.sql_type for number, key in enumerate(keys_of(type_name, sort))}
-    after = {"rank": "bigint", "after": "text", "rank_missing": "bigint", "after_missing": "text"}
-    return {"first": "boolean", **keys, **after}
+def is_walked(sort: Sequence[SortKey], keys: Sequence[Key]) -> bool:
+    """Whether an index has the list in its order, or nearly so: what equals by the first key is then sorted by the others."""
+    return keys[0].indexed if len(sort) == 1 else keys[0].spread
 
 
-def place_values(type_name: str, sort: Sequence[SortKey], place: tuple[Keys, str] | None) -> tuple[object, ...]:
+def place_types(type_name: str, sort: Sequence[SortKey], *, with_criteria: bool) -> dict[str, str]:
+    """Of what a page begins after. `first`: it begins where the list does. What has no first key has a place of its own."""
+    keys = keys_of(type_name, sort)
+    along = len(keys) == 1 and is_walked(sort, keys)
+    first = {} if along and not with_criteria else {"first": "boolean"}
+    by_rank = along and not keys[0].always
+    rank = {"rank": "bigint"} if by_rank or "rank" in ties(type_name, sort) else {}
+    missing = {"rank_missing": "bigint", "after_missing": "text"} if by_rank else {}
+    return {**first, **{f"k{number}": key.sql_type for number, key in enumerate(keys)}, **rank, "after": "text", **missing}
+
+
+def place_values(
+    type_name: str, sort: Sequence[SortKey], place: tuple[Keys, str] | None, *, with_criteria: bool
+) -> tuple[object, ...]:
     """`place`: the last shown row's keys and id; None on the first page. Raises ValueError on keys that are none of ours."""
-    first, *others = keys_of(type_name, sort)
+    keys = keys_of(type_name, sort)
     begin = _RANKS[is_turned(sort)], _TEXTS[is_turned(sort)]
+    values: list[object] = [None for _ in keys]
+    here = begin
     if place is None:
-        bounds = {"text": _TEXTS, "timestamptz": _MOMENTS, "numeric": (None, None)}[first.sql_type]
-        return (True, bounds[first.descending], *(None for _ in others), *begin, *begin)
-    (*texts, rank), after = place
-    if len(texts) != 1 + len(others) or rank is None:
-        raise ValueError("not as many keys as the list is sorted by")
-    values = [_value(key, text) for key, text in zip((first, *others), texts, strict=True)]
-    here = int(rank), after
-    return (False, *values, *here, *(here if values[0] is None else begin))
+        values[0] = _ENDS[keys[0].sql_type][keys[0].descending]
+    else:
+        (*texts, rank), after = place
+        if len(texts) != len(keys) or rank is None:
+            raise ValueError("not as many keys as the list is sorted by")
+        values = [_value(key, text) for key, text in zip(keys, texts, strict=True)]
+        here = int(rank), after
+    missing = here if values[0] is None else begin
+    known = {"first": place is None, "rank": here[0], "after": here[1], "rank_missing": missing[0], "after_missing": missing[1]}
+    known |= {f"k{number}": value for number, value in enumerate(values)}
+    return tuple(known[name] for name in place_types(type_name, sort, with_criteria=with_criteria))
 
 
 def _value(key: Key, text: str | None) -> object:

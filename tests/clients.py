@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -19,6 +19,7 @@ from ingestion.fhir_import import import_paths
 from simulator.people import resources
 from tests.conftest import DATA
 from tests.support import Asker, Home, add_tenant, asking, connected, delete, patient
+from tests.test_people import references
 
 Json = dict[str, Any]
 World = dict[str, dict[str, Json]]
@@ -55,7 +56,18 @@ async def _import(home: Home) -> None:
     assert not summary.rolled_back
 
 
+_worlds: dict[str, World] = {}
+
+
 async def world_of(home: Home, tenant: str) -> World:
+    """Read once: nobody writes to `made` and `real`."""
+    key = home.keys[tenant]
+    if key not in _worlds:
+        _worlds[key] = await _read(home, tenant)
+    return _worlds[key]
+
+
+async def _read(home: Home, tenant: str) -> World:
     found: World = defaultdict(dict)
     async with connected(home.database) as connection:
         rows = await connection.fetch(
@@ -65,7 +77,7 @@ async def world_of(home: Home, tenant: str) -> World:
         )
     for row in rows:
         found[row["type"]][row["id"]] = orjson.loads(row["body"])
-    return found
+    return dict(found)
 
 
 @dataclass(frozen=True)
@@ -175,21 +187,12 @@ def check_valid(resource: Json) -> None:
         _valid.add(text)
 
 
-def references(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, member in value.items():
-            yield from [member] if name == "reference" else references(member)
-    elif isinstance(value, list):
-        for member in value:
-            yield from references(member)
-
-
 def check_included(page: Json, world: World, param: str) -> None:
     """That beside a page's matches stands what `param` of them leads to, each once, and nothing else."""
     entries = page["entry"]
     matches = [entry["resource"] for entry in entries if entry["search"]["mode"] == "match"]
     wanted = {reference for match in matches for reference in references(match[param])}
-    there = {reference for reference in wanted if reference.partition("/")[2] in world[reference.partition("/")[0]]}
+    there = {reference for reference in wanted if reference.partition("/")[2] in world.get(reference.partition("/")[0], ())}
     shown = [entry["fullUrl"].partition("/fhir/")[2] for entry in entries if entry["search"]["mode"] == "include"]
     assert sorted(shown) == sorted(there)
     assert len({entry["fullUrl"] for entry in entries}) == len(entries)

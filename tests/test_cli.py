@@ -117,8 +117,10 @@ def test_demo_requests(demo: Demo) -> None:
     assert "X-Sluice-Path: direct" in direct.headers
     assert channel.body["id"] == "pat-1-1"
     assert channel.body == direct.body
-    assert (search.body["type"], len(search.body["entry"])) == ("searchset", 2)
-    assert {entry["resource"]["subject"]["reference"] for entry in search.body["entry"]} == {"Patient/pat-1-1"}
+    shown = [(entry["search"]["mode"], entry["resource"]) for entry in search.body["entry"]]
+    visited = {resource["subject"]["reference"] for mode, resource in shown if mode == "match"}
+    assert [mode for mode, _ in shown].count("match") == 2
+    assert {f"Patient/{resource['id']}" for mode, resource in shown if mode == "include"} == visited
     assert (warm_up.body["tenant"], warm_up.body["state"], len(warm_up.body["channels"])) == ("oasis-clinics", "warm", 7)
     check_review(review.body)
 
@@ -500,7 +502,7 @@ def assert_clean(server: Running) -> None:
 async def test_backlog_is_answered(database: str, path: str) -> None:
     """SIGTERM with requests waiting: all are answered, then the server ends with exit code 0 and nothing to complain about."""
     key = await add_tenant(database, "one", [patient(f"p{n}") for n in range(BACKLOG)])
-    settings = {"control_share": 0, "PYTHONWARNINGS": "error", "PYTHONASYNCIODEBUG": "0"}
+    settings = {"control_share": 0, "PYTHONWARNINGS": "error", "PYTHONASYNCIODEBUG": ""}  # any text turns it on
     async with running("serve", database_url=database, **settings) as server:
         url = await server.url()
         if path == "channel":

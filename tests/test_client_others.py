@@ -7,9 +7,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from tests.clients import Base, check_body, references, watched, world_of
+from tests.clients import Base, check_body, watched, world_of
 from tests.support import PATHS, Asker, Home, Reply, asking, following, ids, until
 from tests.test_channels import held
+from tests.test_people import references
 
 FORM = "application/x-www-form-urlencoded"
 pytestmark = pytest.mark.parametrize("path", PATHS)

@@ -84,6 +84,12 @@ LISTS = {
         "_sort=_lastUpdated",
         "_sort=-_lastUpdated",
         "_sort=-_id",
+        "_sort=gender",
+        "_sort=-gender",
+        "_sort=family,given",
+        "_sort=-birthdate,family",
+        "_sort=family&gender=male&active=true",
+        "_sort=family&family:contains=one",
         "_sort=birthdate&gender=female",
         "_sort=-birthdate&name=jones",
     ],
@@ -126,6 +132,9 @@ LISTS = {
         "_sort=date",
         "_sort=date&status=finished",
         "_sort=_lastUpdated&patient=Patient4000",
+        "_sort=-status",
+        "_sort=date,status",
+        "_sort=date&date=ge1970-02-01&date=lt1970-02-02&practitioner=Practitioner1",
         "_id=Encounter19990&status=finished&date=ge1970&patient=Patient4997&identifier=id19990",
     ],
     "Practitioner": ["", "identifier=id190", "name=smi", "active=true"],
@@ -230,7 +239,14 @@ def _cases() -> list[Case]:
 CASES = {case.name: case for case in _cases()}
 TOTALS = {
     f"total {kind}?{query}": Case(f"total {kind}?{query}", kind, total_statement(search), total_values(search))
-    for kind, query in (("Patient", "identifier=id19990"), ("Encounter", "patient=Patient4000"))
+    for kind, query in (
+        ("Patient", "identifier=id19990"),
+        ("Patient", "name=jones"),
+        ("Encounter", "patient=Patient4000"),
+        ("Encounter", "date=ge1970-02-01&date=lt1970-02-02"),
+        ("Encounter", "status=planned"),
+        ("Encounter", "patient.name=jones"),
+    )
     for search in [parse_search(kind, parse_qsl(query))]
 }
 
