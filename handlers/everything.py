@@ -82,7 +82,7 @@ def _asked(
     resource_id = id_of(request)
     filters = parse_filters(pairs, taken, strict=is_strict(request))
     count = count_of(value_of(pairs, "_count"), COUNT_MAX)
-    query = ["review" if type_name == "Encounter" else "everything", resource_id, *sorted(filters.used)]
+    query = ["review" if type_name == "Encounter" else "everything", resource_id, *filters.bound]
     place: tuple[int, str, str] = (-1, "", "")
     if cursor := value_of(pairs, "_cursor"):
         place = cursors.open(tenant_id, query, cursor, tuple[int, str, str])

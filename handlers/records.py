@@ -50,7 +50,7 @@ def history_question(request: web.Request, pairs: Pairs, tenant_id: int, base_ur
     filters = parse_filters(pairs, ("_since",) if type_name else ("_since", "_type"), strict=is_strict(request))
     count = count_of(value_of(pairs, "_count"), COUNT_DEFAULT)
     path = "/".join(filter(None, (type_name, resource_id, "_history")))
-    query = [path, *sorted(filters.used)]
+    query = [path, *filters.bound]
     place = _FIRST
     if cursor := value_of(pairs, "_cursor"):
         place = _opened(cursors.open(tenant_id, query, cursor, tuple[int, str, str, int]))

@@ -6,17 +6,18 @@ from datetime import datetime
 
 from base.errors import Invalid
 from r4.dates import EARLIEST, LATEST, parse_range
+from r4.search import FORMATS
 from r4.types import RESOURCE_TYPES
 
 # What says how an answer is shown, not what is in it.
-_CONTROLS = {"_count", "_cursor", "_format", "_pretty", "_summary", "_elements"}
+_CONTROLS = {"_count", "_cursor", "_summary", "_elements", *FORMATS}
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
     """`since`: last changed then or later. `types`: empty is any. [start, end): when it was that a resource tells of.
 
-    `used` are the pairs that were understood, for the links and the cursor.
+    `used` are the pairs that were understood, for the links.
     """
 
     since: datetime = EARLIEST
@@ -28,6 +29,11 @@ class Filters:
     @property
     def dated(self) -> bool:
         return self.start > EARLIEST or self.end < LATEST
+
+    @property
+    def bound(self) -> list[tuple[str, str]]:
+        """What a cursor is bound to: how a page is written may change from one to the next."""
+        return sorted(pair for pair in self.used if pair[0] not in FORMATS)
 
     def let_pass(self, type_name: str, last_updated: datetime) -> bool:
         return last_updated >= self.since and (not self.types or type_name in self.types)
@@ -45,6 +51,8 @@ def parse_filters(pairs: Iterable[tuple[str, str]], taken: Collection[str], *, s
     for name, value in pairs:
         if name in taken and value:
             found = replace(_READERS[name](found, name, value), used=(*found.used, (name, value)))
+        elif name in FORMATS and value:
+            found = replace(found, used=(*found.used, (name, value)))
         elif strict and name not in taken and name not in _CONTROLS:
             raise Invalid("there is no parameter of this name here", expression=name)
     if found.start >= found.end:

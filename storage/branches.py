@@ -95,6 +95,11 @@ def _is_order(criterion: Criterion) -> bool:
     return ORDER.get(criterion.type) == criterion.param and not criterion.hops
 
 
+def _is_range(criterion: Criterion) -> bool:
+    """Of a date: one, with as many prefixes as there are."""
+    return not criterion.absent and len(criterion.forms) == 1 and criterion.forms[0] != "present"
+
+
 def is_bounded(shape: Shape) -> bool:
     """Of a common value together with a system or with other criteria, many rows may be passed over before one is found."""
     if not shape:
@@ -130,6 +135,28 @@ def owned(resource_id: str, type_name: str, at: At) -> str:
 
 
 # What is walked along.
+
+
+def all_matches(type_name: str, shape: Shape, at: At) -> str:
+    """(rank, id) of whatever matches, in no order, some perhaps twice: see `is_once`."""
+    start = {**at, "rank": f"'{-(2**63)}'::bigint", "after": "''::text", "rows": "NULL::bigint"}
+    if (leaps := leapfrog(type_name, shape, start)) is not None:
+        return _union(long_ones(type_name, shape, at), f"({leaps})")
+    asked = asked_of(shape, at)
+    dates = [each for each in asked if _is_order(each.criterion) and _is_range(each.criterion)]
+    if not dates or weight(shape[0]) < WALK:
+        return _union(branches(type_name, shape, at))
+    others = lookups([each for each in asked if each is not dates[0]], "x.id", "x.rank", at)
+    return _union([replace(branch, where=branch.where + others) for branch in _driven(type_name, dates[0], at)])
+
+
+def is_once(shape: Shape) -> bool:
+    """Whether no match can be there twice: all there is, or a range of the date that each has once."""
+    return not shape or (len(shape) == 1 and _is_order(shape[0]) and _is_range(shape[0]))
+
+
+def _union(found: Sequence[Branch], *before: str) -> str:
+    return "\nUNION ALL ".join([*before, *(f"SELECT {b.rank} AS rank, x.id FROM {b.source} x WHERE {b.where}" for b in found)])
 
 
 def branches(type_name: str, shape: Shape, at: At) -> list[Branch]:
@@ -201,8 +228,8 @@ def _along(type_name: str, criterion: Criterion, form: str, given: Sequence[str]
     since = _overlaps_since(form, given)
     if shown.table != "date" or since is None:
         return [Branch(source, where, rank)]
-    recent, long = f"{where} AND x.lower > {since} - {LONG}", f"{where} AND x.upper - x.lower > {LONG}"
-    return [Branch(source, recent, rank), Branch(source, long, rank)]
+    recent = f"{where} AND x.lower > {since} - {LONG} AND x.upper - x.lower <= {LONG}"
+    return [Branch(source, recent, rank), Branch(source, f"{where} AND x.upper - x.lower > {LONG}", rank)]
 
 
 def _overlaps_since(form: str, given: Sequence[str]) -> str | None:
@@ -221,7 +248,7 @@ def _overlaps_since(form: str, given: Sequence[str]) -> str | None:
 def _window(asked: Asked) -> str:
     """The ranks between which all matches lie but the long ones: a rank is the negated start, in microseconds."""
     criterion = asked.criterion
-    if not _is_order(criterion) or criterion.absent or len(criterion.forms) > 1 or criterion.forms[0] == "present":
+    if not _is_order(criterion) or not _is_range(criterion):
         return ""
     text, given = "", list(asked.given[0])
     for part in criterion.forms[0].split("&"):

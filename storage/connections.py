@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -46,12 +47,13 @@ API_SETTINGS = {
 class Connection:
     """A connection and the statements prepared on it."""
 
-    __slots__ = ("backend", "lent_at", "raw", "statements")
+    __slots__ = ("backend", "hot", "lent_at", "raw", "statements")
 
     def __init__(self, raw: asyncpg.Connection) -> None:
         self.raw = raw
         self.backend: int = raw.get_server_pid()
         self.statements: dict[str, Any] = {}
+        self.hot = 0  # how many of the statements, the first ones, are kept whatever comes
         self.lent_at = 0.0
 
     async def fetch(self, sql: str, *values: Any, timeout: float | None = None) -> list[asyncpg.Record]:  # noqa: ASYNC109  # asyncpg's own
@@ -67,8 +69,8 @@ class Connection:
             raise
 
     async def prepare(self, sql: str) -> Any:
-        if len(self.statements) >= STATEMENTS_KEPT:
-            del self.statements[next(iter(self.statements))]
+        if len(self.statements) >= STATEMENTS_KEPT + self.hot:
+            del self.statements[next(islice(self.statements, self.hot, None))]
         statement = self.statements[sql] = await self.raw.prepare(sql)
         return statement
 
@@ -210,6 +212,7 @@ class Lender:
         raw.add_termination_listener(lambda _raw: self._terminated(connection))
         for sql in self._hot:
             await connection.prepare(sql)
+        connection.hot = len(connection.statements)
         # asyncpg's prepare ends with Flush, not Sync: without a statement after it, statement_timeout would go on running on
         # the idle connection and hit whoever comes next.
         await raw.execute("SELECT 1")

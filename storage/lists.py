@@ -73,13 +73,11 @@ def _list_statement(type_name: str, shape: Shape, sort: tuple[SortKey, ...], inc
 @lru_cache(maxsize=1024)
 def _total_statement(type_name: str, shape: Shape) -> Statement:
     def text(at: At) -> str:
-        union = "\nUNION ALL ".join(
-            f"SELECT {b.rank} AS rank, x.id FROM {b.source} x WHERE {b.where}" for b in branches.branches(type_name, shape, at)
-        )
-        # The fence keeps DISTINCT from choosing an index by its order.
-        return (
-            f"SELECT {at['tenant']} AS tenant_id, count(*) AS total FROM (SELECT DISTINCT rank, id FROM ({union} OFFSET 0) m) u"
-        )
+        found = branches.all_matches(type_name, shape, at)
+        if not branches.is_once(shape):
+            # The fence keeps DISTINCT from choosing an index by its order.
+            found = f"SELECT DISTINCT rank, id FROM ({found} OFFSET 0) m"
+        return f"SELECT {at['tenant']} AS tenant_id, count(*) AS total FROM ({found}) u"
 
     return statement_of(f"total {type_name} {shape}", branches.value_types(shape), text, bounded=False)
 

@@ -35,12 +35,9 @@ class _Page:
     at: At
 
     def text(self) -> str:
-        matching = "\nUNION ALL ".join(
-            f"SELECT {b.rank} AS rank, x.id FROM {b.source} x WHERE {b.where}"
-            for b in branches.branches(self.type, self.shape, self.at)
-        )
+        matching = branches.all_matches(self.type, self.shape, self.at)
         if not is_walked(self.sort, self.keys):
-            return self._sorted(f"(SELECT DISTINCT rank, id FROM ({matching} OFFSET 0) u)", "true")
+            return self._sorted(_unordered(matching), "true")
         if not self.shape:
             return self._walked("")
         few = "(SELECT DISTINCT rank, id FROM few)"
@@ -112,7 +109,7 @@ class _Page:
         key, at = self.keys[0], self.at
         value, down, beyond = key.value.format("x"), _down(key.descending), "<" if key.descending else ">"
         source, matching = self._source(condition), self._matching()
-        equal = f"(SELECT DISTINCT x.rank, x.id FROM {source} AND {value} = {at['k0']}{matching})"
+        equal = _unordered(f"SELECT x.rank, x.id FROM {source} AND {value} = {at['k0']}{matching}")
         after = (
             f"(SELECT rank, id FROM (SELECT DISTINCT {value} AS v, x.rank, x.id FROM {source} AND {value} {beyond} {at['k0']}"
             f"{matching} ORDER BY v{down}, x.rank{down}, x.id{down} OFFSET 0) d\n"
@@ -146,6 +143,11 @@ class _Page:
         value, mine, before = key.value.format("y"), key.value.format("x"), ">" if key.descending else "<"
         other = f"SELECT true FROM {self._rows_of(key)} y WHERE {key.counts.format('y')} AND {value} {before} {mine} LIMIT 1"
         return f" AND ({other}) IS NULL{others}"
+
+
+def _unordered(matching: str) -> str:
+    """Each once. The fence keeps DISTINCT from choosing an index by its order."""
+    return f"(SELECT DISTINCT rank, id FROM ({matching} OFFSET 0) u)"
 
 
 def _down(descending: bool) -> str:

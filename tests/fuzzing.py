@@ -182,18 +182,19 @@ def controls(draw: st.DrawFn, kind: str) -> tuple[str, str]:
 @st.composite
 def paths(draw: st.DrawFn, kind: str) -> str:
     """Of a search mostly; else of a read, a version, a history, everything, or of what says what there is."""
-    ids = st.sampled_from([*["full"] * 6, *IDS, CANARY, f"{CANARY}_", "x" * 65, "%00", "%ED%A0%80", "a%2Fb"])
+    ids = st.sampled_from([*["full"] * 12, *IDS, CANARY, f"{CANARY}_", "x" * 65, "%00", "%ED%A0%80", "a%2Fb"])
     own = {"Patient": "/patients", "Encounter": "/encounters", "Practitioner": "/practitioners"}.get(kind, f"/fhir/{kind}")
     owners = [owner for owner, kinds in COMPARTMENTS.items() if kind in kinds]
-    what = draw(st.sampled_from(["search"] * 8 + ["compartment", "compartment", "single", "single", "single", "wrong"]))
+    what = draw(st.sampled_from(["search"] * 8 + ["compartment"] * 2 + ["single"] * 5 + ["wrong"]))
     if what == "compartment":
         return f"/fhir/{draw(st.sampled_from([*owners * 3, *COMPARTMENTS, 'Slot']))}/{draw(ids)}/{kind}"
     if what == "single":
-        version = draw(st.sampled_from(["1", "1", "2", "0", "x", "-1", "99999999999999999999"]))
         one = f"/fhir/{kind}/{draw(ids)}"
+        version = f"{one}/_history/{draw(st.sampled_from(['1', '1', '1', '2', '0', 'x', '-1', '99999999999999999999']))}"
         everything = f"/fhir/{draw(st.sampled_from(['Patient', 'Encounter', kind]))}/{draw(ids)}/$everything"
-        many = [f"{one}/_history", f"{one}/_history/{version}", f"/fhir/{kind}/_history", "/fhir/_history", "/fhir/metadata"]
-        return draw(st.sampled_from([one, one, f"{own}/{draw(ids)}", everything, everything, f"/reviews/{draw(ids)}", *many]))
+        histories = [f"{one}/_history", f"/fhir/{kind}/_history", "/fhir/_history"]
+        reads = [one, f"{own}/{draw(ids)}", f"/reviews/{draw(ids)}", "/fhir/metadata"]
+        return draw(st.sampled_from([*reads, *histories, version, version, everything, everything]))
     if what == "wrong":
         return draw(st.sampled_from([f"/fhir/{kind}/$everything", "/fhir", "/fhir/", f"/fhir/{kind}/full/*", "/fhir/Foo/full"]))
     return draw(st.sampled_from([f"/fhir/{kind}", own]))

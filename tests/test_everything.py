@@ -15,6 +15,7 @@ from r4.dates import EARLIEST, LATEST
 from storage.connections import API_SETTINGS
 from storage.embedded import Cluster
 from storage.records import everything_statement
+from tests.explaining import _literal, nodes, rows_touched
 from tests.importing import imported
 from tests.support import (
     NOW,
@@ -35,7 +36,6 @@ from tests.support import (
     patient,
     store,
 )
-from tests.test_plans import _literal, nodes, rows_touched
 from tests.test_review import claim, names, ref
 
 Json = dict[str, Any]
@@ -245,6 +245,7 @@ async def test_links(home: Home) -> None:
             shown = parse_qsl(urlsplit(link["url"]).query)
             assert [pair for pair in shown if pair[0] != "_cursor"] == [*pairs, ("_count", "1")]
         assert (await ask(f"{URL}?unknown=x")).body == (await ask(URL)).body
+        assert "_format=json&" in (following(await ask(f"{URL}?_format=json&_count=1", Accept="text/html")) or "")
         refused = await ask(f"{URL}?unknown=x", Prefer="handling=strict")
         assert diagnosed(refused, 400, "invalid")
         assert refused.json["issue"][0]["expression"] == ["unknown"]

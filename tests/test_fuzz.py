@@ -154,6 +154,9 @@ def _check_given(answer: Answer) -> None:
             assert OURS in {tag.get("code") for tag in resource["meta"]["tag"]}
     if told.get("type") == "searchset":
         _check_page(told)
+    if told.get("type") == "history":
+        versions = [(entry["fullUrl"], entry["response"]["etag"]) for entry in entries]
+        assert len(set(versions)) == len(versions)
 
 
 def _check_page(page: dict[str, Any]) -> None:

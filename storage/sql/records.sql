@@ -23,7 +23,8 @@ UNION ALL
  ORDER BY h.version DESC LIMIT {rows})
 
 -- history_of_types: versions of all resources of some types, the newest first; of each type no more than a page is walked over
--- A type's place is said twice, for the index that begins with the time and for the one that begins with the type.
+-- What was written in the same moment as the place to go on from, and what before it, are walks of their own: so each begins
+-- where it should on whichever index there is for the type, and a moment in which much was written is not walked through again.
 -- A current version is newer than all former ones, so in the order it may count as the last there can be.
 SELECT b.tenant_id, w.type, w.id, b.version, w.last_updated, b.deleted, b.body
 FROM (
@@ -33,18 +34,21 @@ FROM (
         FROM unnest(string_to_array({types}, ',')) AS t (type)
         OFFSET 0
     ) k CROSS JOIN LATERAL (
-        (SELECT false AS former, r.type, r.id, 2147483647 AS version, r.last_updated
-         FROM fhir.resource r
-         WHERE r.tenant_id = {tenant} AND r.type = k.type AND r.id <> '' AND r.last_updated >= {since}
-             AND (r.last_updated, r.type, r.id) < ({after}, {after_type}, {after_id})
-             AND (r.last_updated, r.id) < ({after}, k.below)
+        (SELECT false AS former, r.type, r.id, 2147483647 AS version, r.last_updated FROM fhir.resource r
+         WHERE r.tenant_id = {tenant} AND r.type = k.type AND r.last_updated = {after} AND r.id < k.below
+         ORDER BY r.id DESC LIMIT {rows})
+        UNION ALL
+        (SELECT false, r.type, r.id, 2147483647, r.last_updated FROM fhir.resource r
+         WHERE r.tenant_id = {tenant} AND r.type = k.type AND r.id <> '' AND r.last_updated >= {since} AND r.last_updated < {after}
          ORDER BY r.last_updated DESC, r.id DESC LIMIT {rows})
         UNION ALL
-        (SELECT true, h.type, h.id, h.version, h.last_updated
-         FROM fhir.history h
-         WHERE h.tenant_id = {tenant} AND h.type = k.type AND h.id <> '' AND h.last_updated >= {since}
-             AND (h.last_updated, h.type, h.id, h.version) < ({after}, {after_type}, {after_id}, {after_version})
-             AND (h.last_updated, h.id, h.version) < ({after}, k.below, {after_version})
+        (SELECT true, h.type, h.id, h.version, h.last_updated FROM fhir.history h
+         WHERE h.tenant_id = {tenant} AND h.type = k.type AND h.last_updated = {after}
+             AND (h.id, h.version) < (k.below, {after_version})
+         ORDER BY h.id DESC, h.version DESC LIMIT {rows})
+        UNION ALL
+        (SELECT true, h.type, h.id, h.version, h.last_updated FROM fhir.history h
+         WHERE h.tenant_id = {tenant} AND h.type = k.type AND h.id <> '' AND h.last_updated >= {since} AND h.last_updated < {after}
          ORDER BY h.last_updated DESC, h.id DESC, h.version DESC LIMIT {rows})
     ) v
     ORDER BY v.last_updated DESC, v.type DESC, v.id DESC, v.version DESC LIMIT {rows}
