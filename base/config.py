@@ -104,7 +104,7 @@ class Config:
     host: str = _setting("127.0.0.1", "address to listen on", str)
     port: int = _setting(8080, "port to listen on; 0: any that is free", _number(0, 65535, int))
     base_url: str = _setting("", "what links are made of; unset: http://HOST:PORT", _url)
-    pool_size: int = _setting(10, "connections of the API in one process, beside one that listens", _number(7, 200, int))
+    pool_size: int = _setting(11, "connections of the API in one process, beside one that listens", _number(8, 200, int))
     channels: str = _setting("on", "on, or off: warm-up answers 409 and everything is direct", _one_of("on", "off"))
     cooldown_s: float = _setting(600.0, "seconds that a tenant stays warm", _number(0.01, 86400.0))
     cooldown: str = _setting(

@@ -19,8 +19,8 @@ At = dict[str, str]
 SELECTIVE = 4
 """Up to this weight few rows are walked, whatever is looked up beside."""
 _IN_TURN = (5, 6)  # common values, whose indexes have them in the order of the answer
-FEW, FEW_REACHED = 1000, 250
-"""Of what an index does not have in order at most so many rows are gathered; through a reference each costs two looks more."""
+FEW, FEW_REFERRED = 1000, 400
+"""Of what an index does not have in order at most so many rows are gathered; of `_has` each costs a look of its own."""
 WALK = 8
 """The weight of the list itself, in its default order: what weighs more is looked up, and never walked along."""
 _BY_ID = ("nothing", "id", "ids")
@@ -173,6 +173,11 @@ class FewOrWalk:
     walked: list[Branch]
 
 
+def few(criterion: Criterion) -> int:
+    """How many rows are gathered at most."""
+    return FEW_REFERRED if any(hop.reverse for hop in criterion.hops) else FEW
+
+
 def few_or_walk(type_name: str, shape: Shape, at: At) -> FewOrWalk | None:
     """Where nobody can tell how many a criterion leaves: what few meet is gathered, what many meet is soon found on a walk.
 
@@ -185,18 +190,20 @@ def few_or_walk(type_name: str, shape: Shape, at: At) -> FewOrWalk | None:
     gathered = [replace(branch, rank="x.rank") for branch in _driven(type_name, asked[0], at)]
     others = f"{gathered[0].there}{lookups(asked[1:], 'x.id', 'x.rank', at)}"
     walked = _branches(type_name, asked[1:], at, looked_up=asked[:1])
-    return FewOrWalk(gathered, FEW_REACHED if first.hops else FEW, others, walked)
+    return FewOrWalk(gathered, few(first), others, walked)
 
 
 def _branches(type_name: str, asked: Sequence[Asked], at: At, looked_up: Sequence[Asked] = ()) -> list[Branch]:
     """Along the first of the criteria; `looked_up` are looked up, whatever they are."""
-    window = "".join(_window(each) for each in asked)
-    drivers, others = (asked[:1], asked[1:]) if asked and weight(asked[0].criterion) < WALK else ([], asked)
+    heaviness = weight(asked[0].criterion) if asked else WALK
+    drivers, others = (asked[:1], asked[1:]) if heaviness < WALK else ([], asked)
+    # Of few rows each is looked at; among many the window says where to begin and to end.
+    window = "" if heaviness <= SELECTIVE else "".join(_window(each) for each in asked)
     found = [
         replace(branch, where=branch.where + branch.there + window + lookups([*others, *looked_up], "x.id", "x.rank", at))
         for branch in (_driven(type_name, drivers[0], at) if drivers else [_whole(type_name, at)])
     ]
-    return found + _long_ones(type_name, [*asked, *looked_up], at)
+    return found + (_long_ones(type_name, [*asked, *looked_up], at) if window else [])
 
 
 def _whole(type_name: str, at: At) -> Branch:
@@ -247,20 +254,27 @@ def _overlaps_since(form: str, given: Sequence[str]) -> str | None:
 
 def _window(asked: Asked) -> str:
     """The ranks between which all matches lie but the long ones: a rank is the negated start, in microseconds."""
+    newest, oldest = _bounds(asked)
+    return newest + oldest
+
+
+def _bounds(asked: Asked) -> tuple[str, str]:
+    """That a rank is no newer, and no older, than what matches."""
     criterion = asked.criterion
+    newest = oldest = ""
     if not _is_order(criterion) or not _is_range(criterion):
-        return ""
-    text, given = "", list(asked.given[0])
+        return newest, oldest
+    given = list(asked.given[0])
     for part in criterion.forms[0].split("&"):
         first = given.pop(0)
         second = given.pop(0) if part in ("eq", "ne", "ap") else first
         if part in ("eq", "sa"):
-            text += f" AND x.rank <= {_rank_of(first)}"
+            oldest += f" AND x.rank <= {_rank_of(first)}"
         elif part in _OVERLAPS:
-            text += f" AND x.rank < {_rank_of(f'({first} - {LONG})')}"
+            oldest += f" AND x.rank < {_rank_of(f'({first} - {LONG})')}"
         if part in ("eq", "ap", "lt", "le", "eb"):
-            text += f" AND x.rank > {_rank_of(second)}"
-    return text
+            newest += f" AND x.rank > {_rank_of(second)}"
+    return newest, oldest
 
 
 def _rank_of(moment: str) -> str:
@@ -277,20 +291,24 @@ def _long_ones(type_name: str, asked: Sequence[Asked], at: At) -> list[Branch]:
     for each in asked:
         criterion = each.criterion
         if _window(each) and _overlaps_since(criterion.forms[0], each.given[0]) is not None:
-            others = [other for other in asked if other is not each]
+            others = lookups([other for other in asked if other is not each], "x.id", "x.rank", at)
             where = (
                 f"{owner(type_name, at)} AND {row_condition(criterion, criterion.forms[0], 'x', list(each.given[0]))}"
-                f" AND x.upper - x.lower > {LONG}{lookups(others, 'x.id', 'x.rank', at)}"
+                f" AND x.upper - x.lower > {LONG}{_bounds(each)[0]}"
             )
-            return [Branch("fhir.date", where, "x.rank + 0")]
+            # Those that have not ended may be many; in the index they are one after the other, in the order of the list.
+            return [
+                Branch("fhir.date", f"{where} AND x.upper < 'infinity'{others}", "x.rank + 0"),
+                Branch("fhir.date", f"{where} AND x.upper = 'infinity'{others}", "x.rank"),
+            ]
     return []
 
 
 def leapfrog(type_name: str, shape: Shape, at: At) -> str | None:
     """(rank, id) in order of what has two common values, found by leaps: each index in turn is entered where the other one is.
 
-    However the values are spread, it reads no more than twice the rows of the rarer one. None when the shape is another. What the
-    window leaves out is `long_ones`.
+    However the values are spread, it reads no more than twice the rows of the rarer one. None when the shape is another.
+    What the window leaves out is `long_ones`.
     """
     turns = [place for place, c in enumerate(shape) if weight(c) in _IN_TURN and len(c.forms) == 1 and not c.hops]
     asked = asked_of(shape, at)

@@ -1,7 +1,7 @@
 """Pages of a sorted list: few matches are gathered and sorted, many are found along the index of the first key.
 
-Of one key an index has the list in its order. Of several the first one's is walked until the page is full, on to the end of what
-equals the last one found, and that is sorted by the others. Where no index has the first key, all matches are sorted.
+Of one key an index has the list in its order. Of several the first one's is walked until the page is full, on to the end of
+what equals the last one found, and that is sorted by the others. Where no index has the first key, all matches are sorted.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from r4.parameters import ORDER
 from r4.search import SortKey
 from storage import branches
-from storage.branches import WALK, At, Shape, asked_of, lookups, owned, owner, weight
+from storage.branches import At, Shape, asked_of, lookups, owned, owner
 from storage.sorting import Key, as_text, is_turned, is_walked, keys_of, ties
 
 
@@ -41,7 +41,7 @@ class _Page:
         if not self.shape:
             return self._walked("")
         few = "(SELECT DISTINCT rank, id FROM few)"
-        limit = branches.FEW_REACHED if self.shape[0].hops and weight(self.shape[0]) < WALK else branches.FEW
+        limit = branches.few(self.shape[0])
         is_few = f"(SELECT count(*) FROM few) <= {limit}"
         return (
             f"WITH few(rank, id) AS MATERIALIZED (SELECT * FROM ({matching}) g LIMIT {limit + 1})\n"
@@ -55,7 +55,8 @@ class _Page:
         order = [f"k{number} IS NULL, k{number}{_down(key.descending)}" for number, key in enumerate(self.keys)]
         return (
             f"(SELECT rank, id, {names} FROM (SELECT x.rank, x.id, {keyed} FROM {source} x WHERE {condition} OFFSET 0) g\n"
-            f"WHERE {self.at['first']} OR {self._after()} ORDER BY {', '.join([*order, *self._ties()])} LIMIT {self.at['rows']})"
+            f"WHERE {self.at['first']} OR {self._after()}"
+            f" ORDER BY {', '.join([*order, *self._ties()])} LIMIT {self.at['rows']})"
         )
 
     def _aggregate(self, key: Key) -> str:

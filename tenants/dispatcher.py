@@ -38,7 +38,7 @@ class Limits:
 
 LIMITS = {
     Kind.READ: Limits(slots=2, asks=128, rows=128, quantum=8),
-    Kind.LIST: Limits(slots=2, asks=32, rows=672, quantum=42),
+    Kind.LIST: Limits(slots=3, asks=32, rows=672, quantum=42),
     Kind.REVIEW: Limits(slots=1, asks=8, rows=8, quantum=1),
 }
 SLOTS = sum(limits.slots for limits in LIMITS.values())

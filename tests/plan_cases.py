@@ -99,6 +99,8 @@ LISTS = {
         "date=1970-02-01&status=finished",
         "date=ge1970-02-01&date=lt1970-02-02&practitioner=Practitioner1",
         "date=ge1970-02-01&date=lt1970-02-02&status=planned&class=AMB",
+        "date=ge1970-02-01&date=lt1970-02-02&status=finished",
+        "date=ge1970-02-01&identifier=id1001",
         "patient.name=jones",
         "patient.name=smith",
         "patient.identifier=id4000",
@@ -189,7 +191,7 @@ WHERE k IN ('Patient', 'Practitioner');
 
 INSERT INTO fhir.date SELECT t, k, k || n, rank, CASE k WHEN 'Patient' THEN 'birthdate' ELSE 'date' END,
     lower, lower + CASE WHEN k = 'Patient' THEN interval '1 day' WHEN n % 500 = 0 THEN interval '60 days'
-        ELSE interval '30 min' END
+        WHEN n % 10 = 1 THEN interval 'infinity' ELSE interval '30 min' END
 FROM (SELECT *, CASE k WHEN 'Patient' THEN '1950-01-01'::timestamptz + n * interval '1 day'
     ELSE '1970-01-01'::timestamptz + n * interval '10 min' END AS lower FROM source) s
 WHERE k IN ('Patient', 'Encounter');

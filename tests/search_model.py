@@ -348,17 +348,17 @@ def reference_matches(stored: Stored, parameter: Parameter, modifier: str, text:
 
 def in_order(matches: list[Stored], sort: str) -> list[Stored]:
     """What has no value comes last, whichever way; equals are in the list's order, turned round if the last key descends."""
+    keys = _deciding(sort)
     ordered = sorted(matches, key=lambda each: each.id)
-    keys = sort.partition(",_id")[0].partition(",-_id")[0]
-    if matches and matches[0].kind == "Encounter" and not {"_id", "_lastUpdated"} & set(sort.replace("-", "").split(",")):
+    columns = {"_id", "_lastUpdated"} & {key.removeprefix("-") for key in keys}
+    is_default = keys in ([], ["-date"], ["-date", "_id"]) and all(each.kind == "Encounter" for each in matches)
+    if is_default or not columns:
         ordered = sorted(ordered, key=_newest_first)
-    elif keys == "-date" and sort.endswith(",_id") and matches and matches[0].kind == "Encounter":
-        return sorted(ordered, key=_newest_first)
-    if sort in ("", "-date") and matches and matches[0].kind == "Encounter":
+    if is_default:
         return ordered
-    if sort.rpartition(",")[2].startswith("-"):
+    if keys and keys[-1].startswith("-"):
         ordered.reverse()
-    for key in reversed(sort.split(",")) if sort else ():
+    for key in reversed(keys):
         param, down = key.removeprefix("-"), key.startswith("-")
         keyed = [(sort_key(each, param, down=down), each) for each in ordered]
         # sorted() leaves equals as they were, also when it is reversed.
@@ -367,8 +367,17 @@ def in_order(matches: list[Stored], sort: str) -> list[Stored]:
     return ordered
 
 
+def _deciding(sort: str) -> list[str]:
+    """The keys up to the id, after which no two are equal."""
+    keys = sort.split(",") if sort else []
+    ends = next((place for place, key in enumerate(keys, 1) if key in ("_id", "-_id")), len(keys))
+    return keys[:ends]
+
+
 def _newest_first(stored: Stored) -> float:
-    """The order of Encounters where none is asked for: of what has no start nobody knows when it was."""
+    """The order of Encounters where none is asked for: of what has no start nobody knows when it was. Others have none."""
+    if stored.kind != "Encounter":
+        return 0.0
     start = stored.resource.get("period", {}).get("start")
     return -span(start)[0].timestamp() if start else float("inf")
 

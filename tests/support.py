@@ -189,7 +189,7 @@ def shown(reply: Reply) -> tuple[int, dict[str, str], bytes]:
 @asynccontextmanager
 async def asking(home: Home, path: str, **settings: Any) -> AsyncIterator[Asker]:
     """A server on which every tenant goes the wanted path."""
-    async with served(home.database, keys=home.keys, **{"pool_size": 7, **settings}) as server:
+    async with served(home.database, keys=home.keys, **{"pool_size": 8, **settings}) as server:
         for tenant in home.keys:
             standing = await server.get("/warm-up", tenant, "POST" if path == "channel" else "DELETE")
             assert standing.status in (200, 201, 403)

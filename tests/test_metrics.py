@@ -330,19 +330,19 @@ def test_process() -> None:
 
 async def test_pool_is_measured(database: str) -> None:
     """While connections are lent they are counted as busy, and their time is added up."""
-    async with served(database, pool_size=6) as server:
+    async with served(database, pool_size=7) as server:
         async with server.services.storage.read() as connection:
             await connection.fetch("SELECT pg_sleep(0.01)")
             busy = await scraped(server)
         idle = await scraped(server)
     assert [total(busy, "sluice_pool_connections", pool="api", state=state) for state in ("busy", "idle", "missing")] == [
         1,
-        5,
+        6,
         0,
     ]
     assert [total(idle, "sluice_pool_connections", pool="api", state=state) for state in ("busy", "idle", "missing")] == [
         0,
-        6,
+        7,
         0,
     ]
     assert total(idle, "sluice_pool_busy_seconds_total") - total(busy, "sluice_pool_busy_seconds_total") > 0.01

@@ -89,7 +89,8 @@ HOT = {
             "Encounter?date=ge1970-02-01&date=lt1970-02-02",
             "Encounter?date=1970-02-01&status=finished",
             "Encounter?date=ge1970-02-01&date=lt1970-02-02&practitioner=Practitioner1",
-            "Encounter?date=ge1970-02-01&date=lt1970-02-02&status=planned&class=AMB",
+            "Encounter?date=ge1970-02-01&date=lt1970-02-02&status=finished",
+            "Encounter?date=ge1970-02-01&identifier=id1001",
             "Encounter?status=planned&class=AMB",
             "Encounter?status=finished&class=AMB",
             "deep Encounter?status=finished&class=AMB",
@@ -112,6 +113,8 @@ HOT = {
         ],
         (10 * (PAGE + 1), 26 * (PAGE + 1)),
     ),
+    # Every tenth visit has no end, and matches any time after its start.
+    "total Encounter?date=ge1970-02-01&date=lt1970-02-02": (3000, 600),
     # The few that a GIN index gives, and the pages of its lists.
     **dict.fromkeys(["Patient?family:contains=one", "Patient?_sort=family&family:contains=one"], (4 * (PAGE + 1), 1000)),
     # What nobody can tell the number of: so many are gathered before the list is walked.
@@ -163,19 +166,25 @@ def test_own_partitions_are_touched(plans: Plans, name: str) -> None:
         assert {relation.rpartition("_")[2] for relation in relations} <= partitions, (moment, relations)
 
 
+def entries(name: str) -> int:
+    """How many a page brings at most: with two inclusions up to two for each match."""
+    return 3 if "_include" in name else 1
+
+
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.statement.bounded])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_bounded_is_bounded(plans: Plans, name: str, moment: str) -> None:
     """What is called bounded touches a few rows for each that it brings, in a tenant of any size, alone and in a batch."""
     if (name, moment) == ("review", "while_empty"):
         pytest.xfail("an index in another order looks as good for an encounter's references, until the first ANALYZE")
+    rows, pages = ROWS_MAX * entries(name), PAGES_MAX * entries(name)
     for tenant in (BIG, SMALL):
         plan = plans.single[name, moment, tenant]
-        assert rows_touched(plan) <= ROWS_MAX, tenant
-        assert pages_touched(plan) <= PAGES_MAX, tenant
+        assert rows_touched(plan) <= rows, tenant
+        assert pages_touched(plan) <= pages, tenant
     batch = plans.batch[name, moment]
-    assert rows_touched(batch) <= ASKS * ROWS_MAX
-    assert pages_touched(batch) <= ASKS * PAGES_MAX
+    assert rows_touched(batch) <= ASKS * rows
+    assert pages_touched(batch) <= ASKS * pages
     assert not {node["Node Type"] for node in nodes(batch)} & {"Seq Scan", "Hash Join", "Merge Join", "Hash"}
 
 
@@ -185,7 +194,7 @@ def test_bounded_sorts_no_more_than_a_page(plans: Plans, name: str, moment: str)
     """A bounded walk is in the order of its answer: nothing is sorted but what is shown."""
     for plan in (plans.single[name, moment, BIG], plans.batch[name, moment]):
         sorts = [node for node in nodes(plan) if node["Node Type"] in ("Sort", "Incremental Sort")]
-        assert all(node["Plans"][0]["Actual Rows"] <= PAGE + 1 for node in sorts), sorts
+        assert all(node["Plans"][0]["Actual Rows"] <= (PAGE + 1) * entries(name) for node in sorts), sorts
 
 
 def test_what_may_be_batched() -> None:

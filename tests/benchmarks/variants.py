@@ -17,6 +17,7 @@ from base.config import Config
 from handlers.exchange import EXCHANGE
 from handlers.protocol import serve, until_told
 from r4.bundle import CONTENT_TYPE
+from tenants.dispatcher import SLOTS
 
 BODY = b'{"resourceType":"Patient","id":"p","text":"' + b"x" * 760 + b'"}'
 """As large as the benchmark's patients."""
@@ -52,9 +53,8 @@ def plain(config: Config) -> web.Application:
     """Our middlewares around what one writes first: asyncpg's Pool, one statement a request."""
 
     async def opened(app: web.Application) -> AsyncIterator[None]:
-        async with asyncpg.create_pool(
-            config.database_url, min_size=config.pool_size - 6, max_size=config.pool_size - 6
-        ) as pool:
+        size = config.pool_size - SLOTS - 1  # as many as direct has
+        async with asyncpg.create_pool(config.database_url, min_size=size, max_size=size) as pool:
             app[POOL] = pool
             yield
 
