@@ -151,7 +151,7 @@ async def test_backward(home: Home, path: str) -> None:
 async def test_few_and_many(hospital: Home, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a chain finds, in its order, over pages, does not depend on whether there are few or many to be looked through."""
     monkeypatch.setattr(branches, "FEW", few)
-    monkeypatch.setattr(branches, "FEW_REACHED", few)
+    monkeypatch.setattr(branches, "FEW_REFERRED", few)
     lists._list_statement.cache_clear()
     try:
         async with asking(hospital, "direct") as ask:

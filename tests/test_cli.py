@@ -434,7 +434,7 @@ async def test_workers_share(database: str) -> None:
             text = await scraped(url)
             assert total(text, "sluice_requests_total", operation="get_patient", outcome="200") == 60
             assert total(text, "sluice_request_duration_seconds_count", operation="get_patient") == 60
-            assert total(text, "sluice_pool_connections") == 20
+            assert total(text, "sluice_pool_connections") == 2 * Config().pool_size
         assert await server.end() == 0
 
 

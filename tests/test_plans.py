@@ -129,14 +129,14 @@ HOT = {
             "Patient?_sort=birthdate&gender=female",
             "Patient?_has:Encounter:patient:status=finished",
             "Patient?_has:Encounter:patient:practitioner=Practitioner1",
-            "Encounter?patient.name=smith",
-            "deep Encounter?patient.name=smith",
             "Encounter?practitioner.identifier=id1",
             "Encounter?_sort=date&status=finished",
             "Encounter?status=finished&_include=Encounter:patient&_sort=-_lastUpdated",
         ],
         (FEW + 30 * (PAGE + 1), 2 * FEW + 30 * (PAGE + 1)),
     ),
+    # So many, each reached by a reference from one of as many.
+    **dict.fromkeys(["Encounter?patient.name=smith", "deep Encounter?patient.name=smith"], (4 * FEW, 9 * FEW)),
 }
 
 

@@ -50,7 +50,7 @@ async def walked(ask: Asker, question: Question, count: int) -> list[str]:
 def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """How many are gathered before a list is walked instead: the data is small, and both ways are to be gone."""
     monkeypatch.setattr(branches, "FEW", request.param)
-    monkeypatch.setattr(branches, "FEW_REACHED", request.param)
+    monkeypatch.setattr(branches, "FEW_REFERRED", request.param)
     lists._list_statement.cache_clear()
     yield request.param
     lists._list_statement.cache_clear()
