@@ -21,7 +21,7 @@ import aiohttp
 import psutil
 import pytest
 
-from base.config import describe
+from base.config import Config, describe
 from simulator.people import resources
 from tests.processes import SLUICE, Done, Running, environment, running, sluice, total
 from tests.support import Served, add_tenant, connected, patient, served, until
