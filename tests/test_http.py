@@ -157,7 +157,8 @@ async def test_pretty(home: Home, path: str) -> None:
             assert b"\n" not in plain.body
             assert pretty.headers["Content-Length"] == str(len(pretty.body))
             # The links of a search keep it, so that the next page is indented, too.
-            assert msgspec.json.format(pretty.body, indent=-1).replace(b"&_pretty=true", b"") == plain.body
+            bare = msgspec.json.format(pretty.body, indent=-1).replace(b"&_pretty=true", b"").replace(b"_pretty=true&", b"")
+            assert bare == plain.body
             head = await ask(f"{url}{mark}_pretty=true", method="HEAD")
             assert shown(head) == (*shown(pretty)[:2], b"")
             for other in ("false", "", "1", "TRUE"):
