@@ -159,7 +159,7 @@ RULES = (
         "Searchsets",
         """`fullUrl` is absolute and unique, `search.mode` says match, include or outcome, and the self link shows the
         parameters that were really used.""",
-        ("search", "cursors", "client_fhirpy", "client_fhirclient", "client_others"),
+        ("search", "cursors", "includes", "client_fhirpy", "client_fhirclient", "client_others"),
         """No `Bundle.id` and no timestamp, so that equal questions have equal answers and ETags.""",
     ),
     Rule(
@@ -167,7 +167,7 @@ RULES = (
         "Unknown and malformed",
         """An unknown parameter is left out, and refused under `Prefer: handling=strict`. A modifier that the parameter does
         not take and a malformed value are 400 in any case. An empty value is as if it were not there.""",
-        ("search", "bad_input", "capability"),
+        ("search", "search_values", "bad_input", "capability"),
         f"""A search takes {CRITERIA_MAX} parameters, {VALUES_MAX} values of one and {COMPARISONS_MAX} combinations of values,
         a URL {LONGEST_URL} and a form {LONGEST_FORM} bytes; more is 400, 414 or 413.""",
     ),
@@ -176,7 +176,7 @@ RULES = (
         "Page sizes",
         f"""`_count` is {COUNT_DEFAULT} unless said, and never exceeded by matches; 0 is the same as `_summary=count`. The next
         link keeps it.""",
-        ("cursors",),
+        ("cursors", "summaries"),
         f"""More than {COUNT_MAX} is taken as {COUNT_MAX}.""",
     ),
     Rule(
@@ -184,7 +184,7 @@ RULES = (
         "Totals",
         """`total` counts all matches, is there when `_total=accurate` or `estimate` or `_summary=count` asks for it, and is
         the same on every page.""",
-        ("cursors", "search"),
+        ("cursors", "search", "includes"),
         """Counting takes time, so that it is not done unasked. An estimate is the accurate number.""",
     ),
     Rule(
@@ -193,7 +193,7 @@ RULES = (
         """Follow `next` until there is none: each match comes once and in order, also while data comes in. Deep pages cost
         what the first does. The cursor stands in the query string; a changed one, another tenant's or another query's is
         400.""",
-        ("cursors",),
+        ("cursors", "sorting", "includes"),
         """There is no `previous`, `first` or `last`.""",
     ),
     Rule(
@@ -210,7 +210,7 @@ RULES = (
         r"""Without case and accents, from the beginning; `:contains` anywhere, `:exact` to the letter and whole. `name` and
         `address` look at every part, and the second part of a double family name is found. `%`, `_` and `\` are letters
         like any others. `phonetic` goes by sound.""",
-        ("search", "indexing", "capability"),
+        ("search_values", "search", "indexing", "capability"),
         """`phonetic` is metaphone: made for English, and nothing for other than Latin letters. What stands after the 400th
         character of a value is not looked at.""",
     ),
@@ -220,7 +220,7 @@ RULES = (
         """`code`, `system|code`, `|code` and `system|`; gender, status and active need no system, telecoms and booleans take
         none. `:not` finds what has no value, too; `:missing`, `:text` and `:of-type` (system|code|value) as R4 has them.
         `deceased=true` is true of `deceasedDateTime`.""",
-        ("search", "indexing", "capability"),
+        ("search_values", "search", "indexing", "capability"),
         """Codes are compared with their case, whatever their code system says. No terminology: `:above`, `:below`, `:in` and
         `:not-in` are 400.""",
     ),
@@ -229,7 +229,7 @@ RULES = (
         "References",
         """`Patient/1`, `1` where one type alone is possible, a URL of this server, `subject:Patient=1` and `patient=1` are
         the same; another server's by its URL; `:identifier` by the reference's own identifier.""",
-        ("search", "indexing", "capability"),
+        ("search_values", "chains", "search", "indexing", "capability"),
         """A bare id that could be of several types is 400. References inside contained resources are not followed. References
         to a version lead to the resource.""",
     ),
@@ -240,38 +240,40 @@ RULES = (
         `ne` is not contained, `ap` lies around by a tenth or a day. Open periods are endless. Zones are corrected; without one
         it is UTC. A `+` that arrives as a space is a `+`. A quantity (`length=5.6|http://unitsofmeasure.org|h`) is as precise
         as it is written, and takes the same prefixes.""",
-        ("dates", "search", "capability"),
+        ("dates", "search_values", "search", "capability"),
         """Quantities are compared without converting units.""",
     ),
     Rule(
         20,
         "And, or, escapes",
         r"""A comma is or, a repeated parameter is and; `\,`, `\|`, `\$` and `\\` stand for themselves.""",
-        ("search",),
+        ("search_values", "search"),
     ),
     Rule(
         21,
         "What every type has",
         """`_id`, `_lastUpdated`, `_profile`, `_tag`, `_security`, `_source` and `identifier`, of any type, also of those
         without parameters of their own.""",
-        ("search", "capability"),
+        ("search_values", "search", "capability"),
         """`_text`, `_content`, `_list`, `_filter`, `_query`, `_contained` and `_containedType` are unknown parameters.""",
     ),
     Rule(
         22,
         "Sorting",
-        f"""`_sort` takes up to {SORT_MAX} parameters with commas between, `-` for downwards. What has no value comes last, and
-        the id decides between equals. Of several values the least counts upwards, the greatest downwards. What cannot be sorted
-        by is left out, or 400 when handling is strict.""",
-        ("search", "capability"),
-        """Other than by one string, one date or `_lastUpdated`, all matches are sorted for each page: narrow such a search.""",
+        f"""`_sort` takes up to {SORT_MAX} parameters with commas between, `-` for downwards. What has no value comes last.
+        Equals stay in the list's own order, turned round when the last key goes downwards. Of several values the least counts
+        upwards, the greatest downwards; of a name the whole. What cannot be sorted by is left out, or 400 when handling is
+        strict.""",
+        ("sorting", "search", "capability"),
+        """First by a reference, a quantity or how a name sounds, or by a code and more, all matches are sorted for each page:
+        narrow such a search. To find what has no value, the last pages look through the list.""",
     ),
     Rule(
         23,
         "Inclusions",
         """`_include` and `_revinclude`, with a `:Target`, with `*` for all parameters, and with `:iterate`. What is included
         is never a match too, and comes once; what does not resolve is left out.""",
-        ("search", "capability"),
+        ("includes", "search", "capability"),
         f"""{INCLUSIONS_MAX} of them; `:iterate` goes {ITERATIONS_MAX} steps; {INCLUDED_MAX} included resources a page, and an
         OperationOutcome entry says when there would be more.""",
     ),
@@ -280,7 +282,7 @@ RULES = (
         "Parts of resources",
         """`_summary` (true, text, data, count, false) and `_elements` leave mandatory elements in, tag `meta` as SUBSETTED, and
         do not touch what is included. They work on reads, too.""",
-        ("subset",),
+        ("summaries", "subset"),
         f"""`_elements` names top-level elements, {ELEMENTS_MAX} at most. `_summary=text` does not go with `_include`, nor
         `_summary` with `_elements`. Of rare types, whose definition is not known here, `_summary=true` is the whole.""",
     ),
@@ -289,7 +291,7 @@ RULES = (
         "Chains",
         """`patient.name`, `subject:Patient.family`, `_has:Encounter:patient:status`, of any depth and mixed, with modifiers
         at the end.""",
-        ("search",),
+        ("chains", "search"),
         f"""{DEPTH_MAX} steps each, {HOPS_MAX} in a search. Where several types are possible the type must be said.""",
     ),
     Rule(
