@@ -32,7 +32,6 @@ _WEIGHTS = {
     **dict.fromkeys(("prefix", "within", "inside", "eq"), (4, 4)),
 }
 _OVERLAPS = {"gt", "ge", "ap"}  # of a date: whose end is compared, and nothing says when it began
-_BEGINS = {"eq", "sa"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,12 +239,9 @@ def _along(type_name: str, criterion: Criterion, form: str, given: Sequence[str]
 
 
 def _overlaps_since(form: str, given: Sequence[str]) -> str | None:
-    """The time after which an overlapping date ends, when nothing says when it begins."""
-    parts = form.split("&")
-    if not _OVERLAPS & set(parts) or _BEGINS & set(parts):
-        return None
+    """The time after which an overlapping date ends; None for what need not overlap any."""
     place = 0
-    for part in parts:
+    for part in form.split("&"):
         if part in _OVERLAPS:
             return given[place]
         place += 2 if part in ("eq", "ne", "ap") else 1

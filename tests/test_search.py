@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Iterator
+from itertools import combinations_with_replacement, product
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -12,10 +13,26 @@ from hypothesis import strategies as st
 from storage import branches, lists
 from storage.connections import Connection
 from tests.conftest import PROVE
-from tests.search_data import generated
+from tests.search_data import Stored, generated
 from tests.search_model import Model
-from tests.search_questions import Question, Questioner, prove
-from tests.support import PATHS, Asker, Home, Reply, asking, bundle_of, diagnosed, following, ids, included, self_pairs, shown
+from tests.search_questions import PREFIXES, Question, Questioner, prove
+from tests.support import (
+    NOW,
+    PATHS,
+    Asker,
+    Home,
+    Reply,
+    add_tenant,
+    asking,
+    bundle_of,
+    diagnosed,
+    encounter,
+    following,
+    ids,
+    included,
+    self_pairs,
+    shown,
+)
 
 EXAMPLES = 6000 if PROVE else 200
 KINDS = {
@@ -71,6 +88,29 @@ async def test_search_is_the_model(hospital: Home, few: int, path: str) -> None:
 
     async with asking(hospital, path) as ask:
         await prove(st.randoms(use_true_random=True), holds, EXAMPLES)
+
+
+STARTS, ENDS = ("", "1990", "2013-01-05", "2013-11-20"), ("", "1990-06", "2013-12-05", "2014-02")
+VISITS = [
+    encounter(f"{start}to{end}", period={name: day for name, day in (("start", start), ("end", end)) if day})
+    for start, end in product(STARTS, ENDS)
+    if (start or end) and start <= (end or "9")
+]
+"""Short and long ones, some without a start, some without an end."""
+
+
+async def test_two_bounds_of_a_date(database: str) -> None:
+    """Any two prefixes of the date by which a list is ordered find what both mean, alone and beside two common values."""
+    home = Home(database, {"one": await add_tenant(database, "one", VISITS)})
+    model = Model({"Encounter": [Stored(visit, NOW) for visit in VISITS]})
+    async with asking(home, "direct") as ask:
+        for one, other in combinations_with_replacement(PREFIXES[1:], 2):
+            for day, other_day in product(("1990", "2013", "2013-11-25T10:00:00Z"), repeat=2):
+                dates = [("date", f"{one}{day}"), ("date", f"{other}{other_day}")]
+                expected = model.found("Encounter", dates)
+                for beside in ([], [("status", "finished"), ("class", "AMB")]):
+                    question = Question("Encounter", [*dates, *beside], total=True)
+                    assert await walked(ask, question, 7) == expected, question
 
 
 def test_model_sees_something() -> None:
