@@ -8,9 +8,10 @@ from pathlib import Path
 import asyncpg
 
 from ingestion.fhir_files import BadLine
+from ingestion.merging import upsert_imported
 from r4.resource import Resource
 from storage.failures import is_data
-from storage.resources import Batch, Counts, Identifier, Key, find_identifiers, upsert
+from storage.resources import Batch, Counts, Identifier, Key, find_identifiers
 
 CHUNK_RESOURCES = 2000
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -112,7 +113,7 @@ class Writer:
         for tries_left in reversed(range(_TRIES)):
             try:
                 async with self._connection.transaction():
-                    return await upsert(self._connection, self._tenant_id, batch, datetime.now(UTC))
+                    return await upsert_imported(self._connection, self._tenant_id, batch, datetime.now(UTC))
             except asyncpg.DeadlockDetectedError:  # with a writer that has several batches in one transaction
                 if not tries_left:
                     raise

@@ -15,7 +15,7 @@ import asyncpg
 
 from r4.indexing import FINGERPRINT, rank
 from r4.resource import Resource, to_milliseconds
-from storage.index_rows import remove_rows, tables_of, write_rows
+from storage.index_rows import OffLoop, at_once, remove_rows, tables_of, write_rows
 from storage.queries import load
 
 _SQL = load("resources.sql")
@@ -78,10 +78,13 @@ class Identifier:
     code: str
 
 
-async def upsert(connection: asyncpg.Connection, tenant_id: int, batch: Batch, now: datetime) -> Counts:
+async def upsert(
+    connection: asyncpg.Connection, tenant_id: int, batch: Batch, now: datetime, *, off_loop: OffLoop = at_once
+) -> Counts:
     """Writes a batch in the caller's transaction, at isolation READ COMMITTED.
 
-    A resource that is new gets version 1, one whose content differs the next, one that is the same is not touched.
+    A resource that is new gets version 1, one whose content differs the next, one that is the same is not touched. `off_loop`
+    runs what takes CPU alone, in a thread for those who have an event loop to keep free.
     """
     staged = _staged(batch)
     now = to_milliseconds(now)
@@ -94,8 +97,8 @@ async def upsert(connection: asyncpg.Connection, tenant_id: int, batch: Batch, n
         rows = await connection.fetch(_SQL["resources_lock"], tenant_id)
         changed = [staged[row["n"]] for row in rows]
         await _update(connection, tenant_id, [key for key, _ in changed], now)
-    await write_rows(connection, tenant_id, [r for key, r in staged if r is not None and key in created])
-    await write_rows(connection, tenant_id, [r for _, r in changed if r is not None])
+    written = [r for key, r in staged if r is not None and key in created] + [r for _, r in changed if r is not None]
+    await write_rows(connection, tenant_id, written, off_loop)
     return _counts(staged, created, changed)
 
 
