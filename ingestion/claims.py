@@ -21,14 +21,14 @@ class _Value(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Kept as arrays in claims.event: a new field goes to the end, with a default."""
 
 
-class Observation(_Value):
+class Observation(_Value, frozen=True):
     type: str
     code: str
     value: str | None = None
     value_type: str | None = None
 
 
-class Activity(_Value):
+class Activity(_Value, frozen=True):
     id: str
     start: datetime
     type: str
@@ -40,12 +40,12 @@ class Activity(_Value):
     observations: tuple[Observation, ...] = ()
 
 
-class Diagnosis(_Value):
+class Diagnosis(_Value, frozen=True):
     type: str
     code: str
 
 
-class Encounter(_Value):
+class Encounter(_Value, frozen=True):
     facility_id: str
     type: str
     patient_id: str
@@ -58,14 +58,14 @@ class Encounter(_Value):
     transfer_destination: str | None = None
 
 
-class Resubmission(_Value):
+class Resubmission(_Value, frozen=True):
     type: str
     comment: str
     attached_bytes: int = 0
     """The attachment itself stays in the file."""
 
 
-class Claim(_Value, tag="c"):
+class Claim(_Value, frozen=True, tag="c"):
     id: str
     payer_id: str
     provider_id: str
@@ -82,7 +82,7 @@ class Claim(_Value, tag="c"):
     package_name: str | None = None
 
 
-class Line(_Value):
+class Line(_Value, frozen=True):
     """What was remitted for one activity; a negative payment takes back."""
 
     activity_id: str
@@ -100,7 +100,7 @@ class Line(_Value):
     denial_code: str | None = None
 
 
-class Remitted(_Value, tag="r"):
+class Remitted(_Value, frozen=True, tag="r"):
     """What one remittance says of one claim."""
 
     id: str
@@ -145,7 +145,7 @@ class Parsed(msgspec.Struct, frozen=True):
     remarks: tuple[Remark, ...] = ()
 
 
-class Event(_Value):
+class Event(_Value, frozen=True):
     """What a file said of a claim: a member of the claim's history."""
 
     at: datetime

@@ -36,6 +36,8 @@ CHUNK_CLAIMS = 400
 """How many claims' resources are made at a time: a huge file is one transaction, and not one heap of memory."""
 
 REMARKS_MAX = 500
+GROWN = (1_000, 10_000, 100_000)
+"""Resources written by a process, after which statistics are gathered."""
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -77,6 +79,7 @@ class Loader:
 
     def __init__(self, naming: Naming) -> None:
         self._naming = naming
+        self._written = 0  # resources
         # One thread: two would take turns with the event loop, and each other, for nothing.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="claims")
 
@@ -90,7 +93,15 @@ class Loader:
         stages.end("parse")
         async with connection.transaction():
             loading = _Loading(self._naming, connection, facility, document, self._off_loop, stages)
-            return await loading.run()
+            loaded = await loading.run()
+        await self._keep_statistics(connection, loading.written)
+        return loaded
+
+    async def _keep_statistics(self, connection: asyncpg.Connection, written: int) -> None:
+        """A table that was empty is soon known for what it is now; from then on autovacuum looks in time."""
+        before, self._written = self._written, self._written + written
+        if any(before < size <= self._written for size in GROWN):
+            await store.refresh_statistics(connection)
 
     async def _off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
@@ -178,6 +189,11 @@ class _Loading:
         self._stages = stages
         self._head = (facility.tenant_id, facility.facility_no, document.received.file_id)
         self._counts = Counts()
+
+    @property
+    def written(self) -> int:
+        """Resources created or changed."""
+        return self._counts.total - self._counts.unchanged
 
     async def run(self) -> Loaded:
         document = self._document
@@ -276,7 +292,8 @@ def _told(parsed: Parsed, facility: Mailbox, file_id: str) -> list[_Told]:
     """The file's claims in the order of their keys, as everybody locks them."""
     found: dict[ClaimKey, _Told] = {}
     header = parsed.header
-    for n, content in enumerate(parsed.claims, 1):
+    contents: Sequence[Claim | Remitted] = parsed.claims
+    for n, content in enumerate(contents, 1):
         event = Event(header.transaction_date, facility.facility_no, file_id, n, header.sender_id, content)
         key = _provider(content, header, facility.licence), content.id
         found.setdefault(key, _Told(key)).events.append(event)

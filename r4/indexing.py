@@ -160,9 +160,12 @@ def _add_references(document: dict[str, Any], rows: Rows) -> None:
             if type(value) is str:
                 if member == "reference" and (match := shapes.link_of(value)) and path and len(path) <= _MAX_PATH:
                     rows.references[cap(path), match[1], match[2]] = None
-            elif member != "contained":
+            elif type(value) is dict:
+                if member != "contained":
+                    nodes.append((f"{path}.{member}" if path else member, value))
+            elif type(value) is list and member != "contained":
                 below = f"{path}.{member}" if path else member
-                nodes += [(below, inner) for inner in _listed(value) if type(inner) is dict]
+                nodes += [(below, inner) for inner in value if type(inner) is dict]
 
 
 def fingerprint(tables: Mapping[str, Mapping[str, Parameter]], order: Mapping[str, str]) -> str:

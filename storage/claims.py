@@ -162,6 +162,11 @@ async def announce(connection: asyncpg.Connection, tenant_id: int, types: Sequen
     await connection.execute(_SQL["changed"], tenant_id, types)
 
 
+async def refresh_statistics(connection: asyncpg.Connection) -> None:
+    """Not within a transaction of other work: it takes a second of a large database."""
+    await connection.execute(_SQL["statistics_refresh"])
+
+
 async def identity_secret(connection: asyncpg.Connection) -> bytes:
     return bytes(await connection.fetchval(_SQL["identity_secret"]))
 

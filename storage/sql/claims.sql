@@ -22,6 +22,8 @@ SET LOCAL jit = off;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
+SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_material = off;
 CREATE TEMP TABLE IF NOT EXISTS claim_stage (LIKE claims.claim) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS activity_stage (LIKE claims.activity) ON COMMIT DELETE ROWS;
 
@@ -58,18 +60,26 @@ CROSS JOIN LATERAL (
 -- claims_history: what is known of claims so far. $1 tenant_id, $2 provider_ids, $3 claim_ids
 SELECT k.n, e.facility_no, e.file_id, e.n AS place, e.kind, e.status, e.held, e.taken_back, e.denied, e.pending, e.document
 FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k (provider_id, claim_id, n)
-JOIN claims.event e ON e.tenant_id = $1 AND e.provider_id = k.provider_id AND e.claim_id = k.claim_id;
+CROSS JOIN LATERAL (
+    SELECT * FROM claims.event e
+    WHERE e.tenant_id = $1 AND e.provider_id = k.provider_id AND e.claim_id = k.claim_id
+    OFFSET 0
+) e;
 
 -- claims_write: what is staged stands for what is known now. $1 tenant_id
-UPDATE claims.claim c
-SET (submitted_at, facility_id, payer_id, member_id, encounter_type, encounter_start, encounter_end, gross, patient_share, net, held,
-     taken_back, denied, pending, overpaid, status, status_at, resubmission_count, last_resubmission_at, remittance_count,
-     first_remitted_at, last_remitted_at, settled_at, payment_reference, id_payer)
-  = (s.submitted_at, s.facility_id, s.payer_id, s.member_id, s.encounter_type, s.encounter_start, s.encounter_end, s.gross,
-     s.patient_share, s.net, s.held, s.taken_back, s.denied, s.pending, s.overpaid, s.status, s.status_at, s.resubmission_count,
-     s.last_resubmission_at, s.remittance_count, s.first_remitted_at, s.last_remitted_at, s.settled_at, s.payment_reference, s.id_payer)
-FROM claim_stage s
-WHERE c.tenant_id = $1 AND c.provider_id = s.provider_id AND c.claim_id = s.claim_id;
+-- ON CONFLICT, though all are there: it looks each up by its key, whatever the planner believes of the table.
+INSERT INTO claims.claim AS c
+SELECT * FROM claim_stage
+ON CONFLICT (tenant_id, provider_id, claim_id) DO UPDATE
+SET (submitted_at, facility_id, payer_id, member_id, encounter_type, encounter_start, encounter_end, gross, patient_share,
+     net, held, taken_back, denied, pending, overpaid, status, status_at, resubmission_count, last_resubmission_at,
+     remittance_count, first_remitted_at, last_remitted_at, settled_at, payment_reference, id_payer)
+  = (excluded.submitted_at, excluded.facility_id, excluded.payer_id, excluded.member_id, excluded.encounter_type,
+     excluded.encounter_start, excluded.encounter_end, excluded.gross, excluded.patient_share, excluded.net, excluded.held,
+     excluded.taken_back, excluded.denied, excluded.pending, excluded.overpaid, excluded.status, excluded.status_at,
+     excluded.resubmission_count, excluded.last_resubmission_at, excluded.remittance_count, excluded.first_remitted_at,
+     excluded.last_remitted_at, excluded.settled_at, excluded.payment_reference, excluded.id_payer)
+WHERE c.tenant_id = $1;
 
 -- activities_write: $1 tenant_id
 INSERT INTO claims.activity AS a
@@ -91,7 +101,9 @@ WHERE tenant_id = $1 AND provider_id = $2 AND claim_id = $3 AND facility_no = $4
 -- identities_find: $1 tenant_id, $2 types, $3 systems, $4 codes
 SELECT i.type, i.system, i.code, i.resource_id, i.made
 FROM unnest($2::text[], $3::text[], $4::text[]) AS w (type, system, code)
-JOIN claims.identity i ON i.tenant_id = $1 AND i.type = w.type AND i.system = w.system AND i.code = w.code;
+CROSS JOIN LATERAL (
+    SELECT * FROM claims.identity i WHERE i.tenant_id = $1 AND i.type = w.type AND i.system = w.system AND i.code = w.code LIMIT 1
+) i;
 
 -- identities_add: $1 tenant_id, $2 types, $3 systems, $4 codes, $5 resource_ids, $6 made
 INSERT INTO claims.identity (tenant_id, type, system, code, resource_id, made)
@@ -103,23 +115,24 @@ RETURNING type;
 
 -- identities_lock: those who add to the same resource come one after the other. $1 tenant_id, $2 type, $3 resource_ids
 SELECT i.code FROM claims.identity i
-WHERE i.tenant_id = $1 AND i.type = $2 AND i.resource_id = ANY ($3::text[])
+WHERE i.tenant_id = $1 AND i.type = $2 AND i.resource_id = ANY ($3::text[]) AND i.resource_id <> ''
 ORDER BY i.resource_id, i.system, i.code
 FOR NO KEY UPDATE;
 
 -- identities_of: $1 tenant_id, $2 type, $3 resource_ids
 SELECT i.type, i.system, i.code, i.resource_id, i.made FROM claims.identity i
-WHERE i.tenant_id = $1 AND i.type = $2 AND i.resource_id = ANY ($3::text[]);
+WHERE i.tenant_id = $1 AND i.type = $2 AND i.resource_id = ANY ($3::text[]) AND i.resource_id <> '';
 
 -- identities_held: which of the resources have an identifier of a system. $1 tenant_id, $2 type, $3 system, $4 resource_ids
 SELECT i.resource_id FROM claims.identity i
-WHERE i.tenant_id = $1 AND i.type = $2 AND i.resource_id = ANY ($4::text[]) AND i.system = $3
+WHERE i.tenant_id = $1 AND i.type = $2 AND i.resource_id = ANY ($4::text[])
+    AND i.resource_id <> '' AND i.system = $3
 UNION
 SELECT t.id FROM fhir.token t
 WHERE t.tenant_id = $1 AND t.type = $2 AND t.id = ANY ($4::text[]) AND t.param = 'identifier' AND t.system = $3;
 
 -- identities_move: $1 tenant_id, $2 type, $3 from, $4 to
-UPDATE claims.identity SET resource_id = $4, made = false WHERE tenant_id = $1 AND type = $2 AND resource_id = $3;
+UPDATE claims.identity SET resource_id = $4, made = false WHERE tenant_id = $1 AND type = $2 AND resource_id = $3 AND resource_id <> '';
 
 -- identities_any: $1 tenant_id
 SELECT EXISTS (SELECT FROM claims.identity WHERE tenant_id = $1);
@@ -140,3 +153,7 @@ SELECT pg_notify('sluice_changed', $1::int::text || ' ' || array_to_string($2::t
 
 -- identity_secret: what resources are named by
 SELECT value FROM ops.secret WHERE name = 'identity';
+
+-- statistics_refresh: for the planner; what somebody else is at already is left out
+ANALYZE (SKIP_LOCKED) fhir.resource, fhir.history, fhir.token, fhir.string, fhir.date, fhir.reference, claims.claim, claims.activity,
+    claims.event, claims.identity, claims.file;

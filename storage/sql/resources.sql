@@ -77,9 +77,14 @@ DELETE FROM fhir.quantity WHERE tenant_id = $1 AND type = $2 AND id = ANY ($3::t
 SELECT w.n, t.id
 FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS w (type, code, system, n)
 CROSS JOIN LATERAL (
-    SELECT DISTINCT t.id FROM fhir.token t
-    WHERE t.tenant_id = $1 AND t.type = w.type AND t.param = 'identifier' AND t.code = w.code
-        AND (w.system IS NULL OR t.system = w.system)
+    -- Behind a fence, and in the order of the index of values: DISTINCT would choose another by its order, and read all of a type.
+    SELECT DISTINCT t.id FROM (
+        SELECT t.id FROM fhir.token t
+        WHERE t.tenant_id = $1 AND t.type = w.type AND t.param = 'identifier' AND t.code = w.code
+            AND (w.system IS NULL OR t.system = w.system)
+        ORDER BY t.rank, t.id
+        OFFSET 0
+    ) t
     LIMIT 2
 ) t;
 

@@ -270,7 +270,8 @@ END $$;
 -- The same document under another file's name is known by it, also to one who is just taking it in.
 CREATE UNIQUE INDEX file_document ON claims.file (tenant_id, sha256) WHERE state = 'loaded';
 CREATE INDEX file_owed ON claims.file (tenant_id, facility_no) WHERE acknowledged_at IS NULL AND NOT sent;
-CREATE INDEX identity_resource ON claims.identity (tenant_id, type, resource_id);
+-- Partial, on what is always so: only a statement that says it is offered it, and a look-up by identifier goes by its key.
+CREATE INDEX identity_resource ON claims.identity (tenant_id, type, resource_id) WHERE resource_id <> '';
 CREATE INDEX diagnosis_claim ON claims.diagnosis (tenant_id, provider_id, claim_id);
 CREATE INDEX observation_claim ON claims.observation (tenant_id, provider_id, claim_id);
 CREATE INDEX remittance_claim ON claims.remittance (tenant_id, provider_id, claim_id);
