@@ -1,13 +1,17 @@
 """What is known of a claim: made of all that files said of it, in whatever order they came. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from decimal import Decimal
 
 import msgspec
 
+from ingestion.accounts import Item
 from ingestion.claims import Activity, Claim, Event, Remark
 from ingestion.money import Amounts
+from ingestion.telling import Telling, in_time, place_of, submission_of
+
+REPEATED = "claim id said again without Resubmission"
+UNKNOWN_ACTIVITY = "remitted Activity/ID is in no submission of the claim"
 
 
 class ActivityState(msgspec.Struct, frozen=True, gc=False):
@@ -30,7 +34,8 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
     event: Event
     kind: str
-    """submission, resubmission, remittance; repetition: a claim id said again without Resubmission, which counts for nothing."""
+    """submission, resubmission, remittance; or repetition: a claim id said again without Resubmission, which counts for
+    nothing."""
     status: str
     amounts: Amounts
 
@@ -57,5 +62,64 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
 
 
 def settle(events: Sequence[Event]) -> Settled:
-    """`events`: all of one claim, each once, in any order."""
-    raise NotImplementedError
+    """`events`: all of one claim, each once, in any order. Each step stands as if nothing had come after it."""
+    events = in_time(events)
+    submission = submission_of(events)
+    telling = Telling(submission)
+    steps = tuple([Step(event, telling.tell(event), telling.status, telling.amounts) for event in events])
+    resubmitted = [step.event.at for step in steps if step.kind == "resubmission"]
+    return Settled(
+        claim=_claim_now(telling),
+        submission=submission,
+        activities=tuple([_state_of(item) for item in telling.items.values()]),
+        amounts=telling.amounts,
+        status=telling.status,
+        status_at=telling.status_at,
+        resubmission_count=len(resubmitted),
+        last_resubmission_at=resubmitted[-1] if resubmitted else None,
+        remittances=_in_their_order(steps),
+        steps=steps,
+        remarks=_remarks_on(steps, telling),
+    )
+
+
+def _claim_now(telling: Telling) -> Claim | None:
+    if telling.terms is None or (len(telling.told) == 1 and len(telling.items) == len(telling.terms.activities)):
+        return telling.terms
+    activities = tuple([item.activity for item in telling.items.values()])
+    return msgspec.structs.replace(telling.terms, activities=activities)
+
+
+def _state_of(item: Item) -> ActivityState:
+    account = item.account
+    return ActivityState(
+        item.activity,
+        item.ordinal,
+        item.submitted_at,
+        item.amounts,
+        item.status,
+        None if item.reopened else account.denial_code,
+        account.remitted_at,
+    )
+
+
+def _in_their_order(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The remittances. Where all else is equal (files of two facilities), the order of time decides."""
+    remittances = [step for step in steps if step.kind == "remittance"]
+    if len(remittances) > 1:
+        remittances.sort(key=lambda step: place_of(step.event))
+    return tuple(remittances)
+
+
+def _remarks_on(steps: Sequence[Step], telling: Telling) -> tuple[Remark, ...]:
+    """Each reason once, however often it was given."""
+    if telling.terms is None:
+        return ()
+    return tuple([Remark("warning", reason, telling.terms.id) for reason in _oddities(steps, telling)])
+
+
+def _oddities(steps: Sequence[Step], telling: Telling) -> Iterator[str]:
+    if any(step.kind == "repetition" for step in steps):
+        yield REPEATED
+    if len(telling.accounts) > len(telling.items):
+        yield UNKNOWN_ACTIVITY

@@ -27,6 +27,7 @@ _is_id = re.compile(ID_PATTERN).fullmatch
 _has_nul = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _document = msgspec.json.Decoder().decode
+_encoded = msgspec.json.Encoder(decimal_format="number").encode
 _number = Context(prec=40, traps=[]).create_decimal
 _SERVERS_OWN = ("versionId", "lastUpdated")
 
@@ -55,6 +56,21 @@ def split(raw: bytes, *, as_id: str | None = None) -> Resource:
     resource_id = _checked_id(document.get("id") if as_id is None else as_id)
     tail = _tail(members)
     return Resource(kind, resource_id, tail, hashlib.sha256(tail).digest(), document)
+
+
+def made(type_name: str, resource_id: str, members: dict[str, Any], sought: dict[str, Any] | None = None) -> Resource:
+    """A resource of our own making, as `split` takes its JSON apart; Decimals keep their digits.
+
+    `members`: in the order in which they are served, without resourceType, id and meta; the document shares them. What nothing
+    is found by may be encoded already (msgspec.Raw); of a member that is found by a part of it, `sought` has that part.
+    """
+    tail = b"}," + _encoded(members)[1:] if members else b"}}"
+    if len(tail) > MAX_BYTES:
+        raise Invalid(f"larger than {MAX_BYTES // 1024 // 1024} MiB")
+    document = {"resourceType": type_name, "id": resource_id, **members}
+    if sought:
+        document |= sought
+    return Resource(type_name, resource_id, tail, hashlib.sha256(tail).digest(), document)
 
 
 def restored(type_name: str, resource_id: str, body: bytes) -> Resource:
