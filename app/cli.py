@@ -1,24 +1,20 @@
 """The `sluice` command."""
 
 import asyncio
-import json
 import logging
-import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import asyncpg
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from app.cli_ingestion import facility_cli, ingest_cli, worker
+from app.cli_tools import Json, notices, on_database, settings, show, with_connection
 from app.database import database
 from base import log
-from base.config import Config, ConfigError, describe
+from base.config import ConfigError, describe
 from base.errors import Problem
 from base.identity import DEFAULT_SCOPES
 from storage import tenancy
@@ -39,10 +35,10 @@ tenant_cli = typer.Typer(no_args_is_help=True, help="The tenants.")
 key_cli = typer.Typer(no_args_is_help=True, help="The keys that say who a tenant is.")
 cli.add_typer(tenant_cli, name="tenant")
 cli.add_typer(key_cli, name="key")
-notices = Console(stderr=True, soft_wrap=True)
+cli.add_typer(facility_cli, name="facility")
+cli.add_typer(ingest_cli, name="ingest")
+cli.command(epilog=_SETTINGS)(worker)
 _TOLD = (ConfigError, EmbeddedError, MigrationError, Problem, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-Work = Callable[[asyncpg.Connection], Coroutine[Any, Any, Any]]
-Json = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 
 
 def main() -> None:
@@ -71,7 +67,7 @@ def serve(
     """The API."""
     from app.serving import serve as run
 
-    run(_config(_given(host, port)), workers=workers)
+    run(settings(_given(host, port)), workers=workers)
 
 
 @cli.command()
@@ -82,7 +78,7 @@ def demo(
     """Three tenants with generated data, one of them warm, and five requests to paste."""
     from app.demo import demo as run
 
-    run(_config(_given(host, port)))
+    run(settings(_given(host, port)))
 
 
 @cli.command("import")
@@ -97,10 +93,10 @@ def import_command(
     from app.importing import import_with_bar, told
 
     async def run(url: str) -> Any:
-        tenant_id = await _with_connection(url, lambda connection: tenancy.tenant_id_of(connection, tenant))
+        tenant_id = await with_connection(url, lambda connection: tenancy.tenant_id_of(connection, tenant))
         return await import_with_bar(url, tenant_id, paths, strict=strict, title=tenant)
 
-    with database(_config()) as config:
+    with database(settings()) as config:
         summary = asyncio.run(run(config.database_url))
     for line in told(summary):
         notices.print(line, highlight=False)
@@ -111,9 +107,9 @@ def import_command(
 @cli.command("migrate")
 def migrate_command() -> None:
     """Brings the database to this version; safe to run twice and side by side."""
-    with database(_config()) as config:
+    with database(settings()) as config:
         applied = asyncio.run(migrate(config.database_url))
-        outdated = asyncio.run(_with_connection(config.database_url, is_outdated))
+        outdated = asyncio.run(with_connection(config.database_url, is_outdated))
     for migration in applied:
         notices.print(f"applied {migration.version:04} {migration.name}", highlight=False)
     if not applied:
@@ -131,7 +127,24 @@ def reindex_command(tenant: Annotated[str | None, typer.Argument(help="all, unle
         tenant_id = None if tenant is None else await tenancy.tenant_id_of(connection, tenant)
         return await reindex_with_bar(connection, tenant_id, title=tenant or "all tenants")
 
-    notices.print(f"{_on_database(run):,} resources are indexed anew", highlight=False)
+    notices.print(f"{on_database(run):,} resources are indexed anew", highlight=False)
+
+
+@cli.command("post-office")
+def post_office_command(
+    facilities: Annotated[int, typer.Option(min=1, max=1000, help="simulated facilities")] = 3,
+    claims: Annotated[int, typer.Option(min=1, help="of each facility")] = 1000,
+    seed: Annotated[int, typer.Option(help="another one, other claims")] = 1,
+    misbehave: Annotated[bool, typer.Option("--misbehave", help="eight of ten facilities do so")] = False,
+    every: Annotated[float, typer.Option(min=0, help="seconds after which each facility gets another file; 0: never")] = 0,
+    host: Annotated[str, typer.Option(help="passwords come over plain HTTP")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8090,
+    write_commands: Annotated[Path | None, typer.Option(help="a script that registers the facilities with a tenant")] = None,
+) -> None:
+    """A simulated post office with generated claims, for `sluice worker` to poll."""
+    from app.post_office import Order, post_office
+
+    post_office(Order(facilities, claims, seed, misbehave, every, host, port, write_commands))
 
 
 @tenant_cli.command("create")
@@ -140,14 +153,14 @@ def tenant_create(
     exclusive: Annotated[bool, typer.Option("--exclusive", help="never shares a statement with another tenant")] = False,
 ) -> None:
     """A new tenant."""
-    number = _on_database(lambda connection: tenancy.create_tenant(connection, name, exclusive=exclusive))
+    number = on_database(lambda connection: tenancy.create_tenant(connection, name, exclusive=exclusive))
     notices.print(f"tenant {name} is number {number}; `sluice key create {name}` makes it a key", highlight=False)
 
 
 @tenant_cli.command("list")
 def tenant_list(as_json: Json = False) -> None:
     """All tenants."""
-    _show(_on_database(tenancy.list_tenants), as_json=as_json)
+    show(on_database(tenancy.list_tenants), as_json=as_json)
 
 
 @key_cli.command("create")
@@ -162,73 +175,28 @@ def key_create(
     if operator == (tenant is not None):
         raise typer.BadParameter("say either a tenant or --operator")
     scopes = scope or (["operate"] if operator else list(DEFAULT_SCOPES))
-    print(_on_database(lambda connection: tenancy.create_key(connection, tenant, scopes)))
+    print(on_database(lambda connection: tenancy.create_key(connection, tenant, scopes)))
 
 
 @key_cli.command("list")
 def key_list(tenant: Annotated[str | None, typer.Argument()] = None, as_json: Json = False) -> None:
     """All keys, or a tenant's."""
-    _show(_on_database(lambda connection: tenancy.list_keys(connection, tenant)), as_json=as_json)
+    show(on_database(lambda connection: tenancy.list_keys(connection, tenant)), as_json=as_json)
 
 
 @key_cli.command("revoke")
 def key_revoke(key_id: int) -> None:
     """Ends a key; within seconds every process refuses it."""
-    _on_database(lambda connection: tenancy.revoke_key(connection, key_id))
+    on_database(lambda connection: tenancy.revoke_key(connection, key_id))
     notices.print(f"key {key_id} is revoked", highlight=False)
 
 
 @key_cli.command("rotate")
 def key_rotate(key_id: int) -> None:
     """Prints a new key with the tenant and scopes of the old one, which it revokes."""
-    print(_on_database(lambda connection: tenancy.rotate_key(connection, key_id)))
-
-
-def _config(over: dict[str, str] | None = None) -> Config:
-    return Config.from_mapping({**os.environ, **(over or {})})
+    print(on_database(lambda connection: tenancy.rotate_key(connection, key_id)))
 
 
 def _given(host: str | None, port: int | None) -> dict[str, str]:
     given = {"SLUICE_HOST": host, "SLUICE_PORT": port}
     return {name: str(value) for name, value in given.items() if value is not None}
-
-
-def _on_database(work: Work) -> Any:
-    with database(_config()) as config:
-        return asyncio.run(_with_connection(config.database_url, work))
-
-
-async def _with_connection(url: str, work: Work) -> Any:
-    """`work`, with one connection to the database, which is brought to this version first."""
-    await migrate(url)
-    connection = await asyncpg.connect(url)
-    try:
-        return await work(connection)
-    finally:
-        await connection.close()
-
-
-def _show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """A table on a terminal; plain lines, full width, one a row, elsewhere."""
-    if as_json:
-        print(json.dumps(rows, default=_plain))
-    elif sys.stdout.isatty():
-        table = Table(*(rows[0] if rows else ()))
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row.values()))
-        Console().print(table if rows else "none yet")
-    else:
-        for row in rows:
-            print("\t".join(_cell(value) for value in row.values()))
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return value.isoformat(sep=" ", timespec="seconds") if isinstance(value, datetime) else str(value)

@@ -127,6 +127,47 @@ class Config:
     jwt_tenant_claim: str = _setting("tenant", "the claim of a token that names the tenant", str)
     cors_origins: tuple[str, ...] = _setting((), "web origins whose pages may ask, separated by commas; * for all", _origins)
     secret: str = _setting("", "encrypts paging cursors; unset: one is made once in the database", str, secret=True)
+    identifier_base: str = _setting(
+        "https://fhir.example.ae", "what systems of identifiers that ingestion makes begin with", _url
+    )
+    metrics_host: str = _setting("127.0.0.1", "address of the worker's metrics", str)
+    metrics_port: int = _setting(9464, "port of the worker's metrics; 0: any that is free", _number(0, 65535, int))
+    poll_interval_s: float = _setting(1800.0, "seconds from one poll of a facility to its next", _number(0.1, 604800.0))
+    poll_mode: str = _setting(
+        "staggered",
+        "staggered: 30 s between starts, or the interval by the facilities when that is less; concurrent: all that are due",
+        _one_of("staggered", "concurrent"),
+    )
+    poll_facilities_max: int = _setting(
+        5, "facilities that are polled at once, over all workers, which must agree on it", _number(1, 1000, int)
+    )
+    poll_timeout_s: float = _setting(300.0, "seconds that one poll may take", _number(0.1, 86400.0))
+    poll_tick_s: int = _setting(60, "seconds from one look for who is due to the next", _number(1, 60, int))
+    poll_heartbeat_s: float = _setting(
+        60.0, "seconds of silence after which a worker's polls are another's", _number(1.0, 3600.0)
+    )
+    ingest_pool_size: int = _setting(4, "connections of one worker that load files", _number(1, 100, int))
+    ingest_files_max: int = _setting(
+        16, "files of a facility at once; the number adapts itself up to here", _number(1, 256, int)
+    )
+    ingest_mb: int = _setting(64, "MB of downloaded files that one worker holds", _number(1, 65536, int))
+    api_metrics_url: str = _setting(
+        "", "the API's /metrics; ingestion then slows down when requests wait for connections", _url
+    )
+    throttle_pool_wait_s: float = _setting(
+        0.02, "mean wait of the API for a connection from which on ingestion slows down", _number(0.0001, 60.0)
+    )
+    throttle_replica_lag_s: float = _setting(
+        10.0, "seconds that a replica is behind from which on ingestion slows down", _number(0.01, 86400.0)
+    )
+    throttle_cpu: float = _setting(
+        0.95, "share of the machine's CPU from which on ingestion slows down; 1: never", _number(0.01, 1.0)
+    )
+    throttle_disk_free: float = _setting(
+        0.05,
+        "free share of the data folder's disk from which on ingestion slows down; at half of it, it stops",
+        _number(0.0, 1.0),
+    )
 
     @classmethod
     def from_mapping(cls, environment: Mapping[str, str]) -> "Config":

@@ -15,6 +15,9 @@ Kind = Literal["counter", "gauge", "histogram"]
 LATENCY_BOUNDS = tuple(float(f"{0.00025 * 2 ** (step / 2):.6g}") for step in range(29))
 """Seconds, from 0.25 ms to 4.1 s in steps of the square root of two."""
 
+STAGE_BOUNDS = tuple(float(f"{0.001 * 2**step:.6g}") for step in range(18))
+"""Seconds, from 1 ms to 131 s, doubling: a download may take long."""
+
 SIZE_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 

@@ -3,7 +3,7 @@
 import itertools
 
 from base.operations import OPERATIONS
-from metrics.accumulators import LATENCY_BOUNDS, SIZE_BOUNDS, Family, Kind, Labels, Merge, Snapshot
+from metrics.accumulators import LATENCY_BOUNDS, SIZE_BOUNDS, STAGE_BOUNDS, Family, Kind, Labels, Merge, Snapshot
 
 STAGES = ("queue", "pool", "query", "encode")
 _COMPARED = (
@@ -21,11 +21,54 @@ _ANSWERS = (
 )
 
 
-class Metrics:
+class Catalogue:
     """One process's metrics. Nothing is global: each app makes its own."""
 
     def __init__(self) -> None:
         self.families: dict[str, Family] = {}
+        self.pool_connections = self._add("sluice_pool_connections", "gauge", "Connections to PostgreSQL", ("pool", "state"))
+        self.pool_wait = self._seconds("sluice_pool_wait_seconds", "Waiting for a connection", ("pool",))
+        self.pool_busy = self._add(
+            "sluice_pool_busy_seconds_total", "counter", "Seconds for which connections were lent", ("pool",)
+        )
+        self.loop_lag = self._seconds(
+            "sluice_event_loop_lag_seconds", "How much later than asked the event loop ran a timer", ()
+        )
+        self.loop_lag.child()
+
+    def _seconds(self, name: str, help_text: str, labels: Labels) -> Family:
+        return self._add(name, "histogram", help_text, labels, bounds=LATENCY_BOUNDS)
+
+    def _add(
+        self,
+        name: str,
+        kind: Kind,
+        help_text: str,
+        labels: Labels = (),
+        *,
+        merge: Merge = "sum",
+        bounds: tuple[float, ...] = (),
+    ) -> Family:
+        family = self.families[name] = Family(name, kind, help_text, labels, merge, bounds)
+        return family
+
+    def add_process(self) -> None:
+        """The standard `process_*` of this process."""
+        from metrics.process import readings
+
+        for name, (kind, merge, help_text, read) in readings().items():
+            self._add(name, kind, help_text, merge=merge).read = read
+
+    def snapshot(self) -> Snapshot:
+        """What can be summed with other processes' snapshots, and sent as JSON."""
+        return {name: family.snapshot() for name, family in self.families.items()}
+
+
+class Metrics(Catalogue):
+    """The API's."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.request_duration = self._seconds(
             "sluice_request_duration_seconds",
             "From the middleware's first line to the finished answer; answers 200, 304 and 404 alone",
@@ -56,20 +99,12 @@ class Metrics:
         self.dispatcher_restarts = self._add(
             "sluice_dispatcher_restarts_total", "counter", "Times that the dispatcher crashed and was started again"
         )
-        self.pool_connections = self._add("sluice_pool_connections", "gauge", "Connections to PostgreSQL", ("pool", "state"))
-        self.pool_wait = self._seconds("sluice_pool_wait_seconds", "Waiting for a connection", ("pool",))
-        self.pool_busy = self._add(
-            "sluice_pool_busy_seconds_total", "counter", "Seconds for which connections were lent", ("pool",)
-        )
-        self.loop_lag = self._seconds(
-            "sluice_event_loop_lag_seconds", "How much later than asked the event loop ran a timer", ()
-        )
 
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
         """A series that is born at its first event has no increase for it: of a rare one most would be lost."""
-        for family in (self.tenant_mismatch, self.dispatcher_restarts, self.loop_lag):
+        for family in (self.tenant_mismatch, self.dispatcher_restarts):
             family.child()
         for operation in OPERATIONS:
             self.batch_size.child(operation.name)
@@ -80,29 +115,45 @@ class Metrics:
             for path, outcome, reason in _ANSWERS:
                 self.requests.child(operation.name, path, outcome, reason)
 
-    def _seconds(self, name: str, help_text: str, labels: Labels) -> Family:
-        return self._add(name, "histogram", help_text, labels, bounds=LATENCY_BOUNDS)
 
-    def _add(
-        self,
-        name: str,
-        kind: Kind,
-        help_text: str,
-        labels: Labels = (),
-        *,
-        merge: Merge = "sum",
-        bounds: tuple[float, ...] = (),
-    ) -> Family:
-        family = self.families[name] = Family(name, kind, help_text, labels, merge, bounds)
-        return family
+class WorkerMetrics(Catalogue):
+    """The ingestion worker's."""
 
-    def add_process(self) -> None:
-        """The standard `process_*` of this process."""
-        from metrics.process import readings
+    def __init__(self) -> None:
+        super().__init__()
+        self.files = self._add("sluice_ingest_files_total", "counter", "Files, by what became of them", ("facility", "outcome"))
+        self.claims = self._add("sluice_ingest_claims_total", "counter", "Claims that are in", ("facility",))
+        self.ingest_stage = self._add(
+            "sluice_ingest_stage_duration_seconds",
+            "histogram",
+            "Parts of taking a file: its listing, download, loading and what that consists of, acknowledgement",
+            ("stage",),
+            bounds=STAGE_BOUNDS,
+        )
+        self.polls = self._add("sluice_facility_polls_total", "counter", "Polls, by how they went", ("facility", "outcome"))
+        self.polling = self._add("sluice_facilities_polling", "gauge", "Facilities that are polled now")
+        self.throttle = self._add(
+            "sluice_ingest_throttle", "gauge", "How hard ingestion is braked, from 0 to 1", ("reason",), merge="max"
+        )
+        self.held_bytes = self._add("sluice_ingest_held_bytes", "gauge", "Downloaded files that are not in yet")
+        self.jobs = self._add(
+            "sluice_jobs", "gauge", "Jobs in the queue, of all workers", ("entrypoint", "status"), merge="max"
+        )
+        self.labels = FirstComers()
 
-        for name, (kind, merge, help_text, read) in readings().items():
-            self._add(name, kind, help_text, merge=merge).read = read
 
-    def snapshot(self) -> Snapshot:
-        """What can be summed with other processes' snapshots, and sent as JSON."""
-        return {name: family.snapshot() for name, family in self.families.items()}
+class FirstComers:
+    """Names that metrics carry: the first 200; all others are `other`, so that series stay few."""
+
+    OTHER = "other"
+
+    def __init__(self, most: int = 200) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def label(self, name: str) -> str:
+        if name not in self._known:
+            if len(self._known) >= self._most:
+                return self.OTHER
+            self._known.add(name)
+        return name

@@ -43,6 +43,16 @@ API_SETTINGS = {
     "search_path": "pg_catalog",
 }
 
+# Ingestion's: its transactions plan for themselves, and none holds its locks for long.
+INGEST_SETTINGS = {
+    "role": "sluice_ingest",
+    "application_name": "sluice ingest",
+    "statement_timeout": "60s",
+    "lock_timeout": "20s",
+    "idle_in_transaction_session_timeout": "60s",
+    "jit": "off",
+}
+
 
 class Connection:
     """A connection and the statements prepared on it."""

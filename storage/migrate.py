@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import structlog
 
+from storage import jobs
+
 log = structlog.get_logger()
 
 MIGRATIONS = Path(__file__).parent / "sql" / "migrations"
@@ -55,7 +57,10 @@ async def migrate(url: str, wanted: list[Migration] | None = None) -> list[Migra
         if connection.get_server_version() < (_NEEDS_VERSION // 10000, 0):
             raise MigrationError(f"PostgreSQL 18 or later is needed; this is {connection.get_server_version()[0]}")
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-        return await _apply(connection, migrations() if wanted is None else wanted)
+        applied = await _apply(connection, migrations() if wanted is None else wanted)
+        if wanted is None:
+            await jobs.ensure(connection)
+        return applied
     finally:
         await connection.close()  # and the lock with it
 

@@ -31,6 +31,23 @@ def test_from_mapping() -> None:
         "SLUICE_JWT_TENANT_CLAIM": "org",
         "SLUICE_CORS_ORIGINS": "https://App.example, capacitor://localhost,http://[::1]:3000",
         "SLUICE_SECRET": "s",
+        "SLUICE_IDENTIFIER_BASE": "https://ids.example/",
+        "SLUICE_METRICS_HOST": "0.0.0.0",  # noqa: S104
+        "SLUICE_METRICS_PORT": "0",
+        "SLUICE_POLL_INTERVAL_S": "60",
+        "SLUICE_POLL_MODE": "concurrent",
+        "SLUICE_POLL_FACILITIES_MAX": "9",
+        "SLUICE_POLL_TIMEOUT_S": "20",
+        "SLUICE_POLL_TICK_S": "5",
+        "SLUICE_POLL_HEARTBEAT_S": "90",
+        "SLUICE_INGEST_POOL_SIZE": "3",
+        "SLUICE_INGEST_FILES_MAX": "8",
+        "SLUICE_INGEST_MB": "32",
+        "SLUICE_API_METRICS_URL": "http://127.0.0.1:8080/metrics",
+        "SLUICE_THROTTLE_POOL_WAIT_S": "0.5",
+        "SLUICE_THROTTLE_REPLICA_LAG_S": "3",
+        "SLUICE_THROTTLE_CPU": "1",
+        "SLUICE_THROTTLE_DISK_FREE": "0.2",
     }
     assert set(given) == {env_name(field.name) for field in fields(Config)}
     assert Config.from_mapping({**given, "SLUICE_SOMETHING_ELSE": "x", "PATH": "/bin"}) == Config(
@@ -54,6 +71,23 @@ def test_from_mapping() -> None:
         jwt_tenant_claim="org",
         cors_origins=("https://app.example", "capacitor://localhost", "http://[::1]:3000"),
         secret="s",
+        identifier_base="https://ids.example",
+        metrics_host="0.0.0.0",  # noqa: S104
+        metrics_port=0,
+        poll_interval_s=60.0,
+        poll_mode="concurrent",
+        poll_facilities_max=9,
+        poll_timeout_s=20.0,
+        poll_tick_s=5,
+        poll_heartbeat_s=90.0,
+        ingest_pool_size=3,
+        ingest_files_max=8,
+        ingest_mb=32,
+        api_metrics_url="http://127.0.0.1:8080/metrics",
+        throttle_pool_wait_s=0.5,
+        throttle_replica_lag_s=3.0,
+        throttle_cpu=1.0,
+        throttle_disk_free=0.2,
     )
 
 

@@ -1,0 +1,133 @@
+"""`sluice worker`: polls facilities until it is told to end, with metrics on a port of its own."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+from collections.abc import AsyncIterator
+
+import structlog
+import uvloop
+from aiohttp import web
+from rich.console import Console
+
+from app.database import database
+from app.worker_display import showing
+from base import log as logs
+from base.config import Config, ConfigError
+from handlers.protocol import until_told
+from ingestion.braking import Brakes
+from ingestion.credentials import Vault
+from ingestion.from_claims import Naming
+from ingestion.jobs import Jobs
+from ingestion.loader import Loader
+from ingestion.means import Means
+from ingestion.pace import Budget
+from ingestion.polling import Poller
+from ingestion.post_office import open_post_office
+from metrics.catalog import WorkerMetrics
+from metrics.exposition import CONTENT_TYPE, exposition
+from metrics.loop_lag import watch_loop
+from storage.claims import identity_secret
+from storage.connections import INGEST_SETTINGS, Lender
+from storage.migrate import migrate
+from storage.reindex import warn_if_outdated
+
+log = structlog.get_logger()
+
+_MEGABYTE = 1024 * 1024
+
+
+def work(given: Config) -> None:
+    """Until SIGTERM or SIGINT: then no file is begun, and what was being loaded is left to the next poll."""
+    display = Console(stderr=True) if Console(stderr=True).is_terminal else None
+    logs.configure(level=logging.WARNING if display else logging.INFO)
+    vault = Vault.from_config(given)
+    with database(given) as config:
+        uvloop.run(_work(config, vault, display))
+
+
+async def _work(config: Config, vault: Vault, display: Console | None) -> None:
+    stop = until_told()
+    await migrate(config.database_url)
+    await warn_if_outdated(config.database_url)
+    metrics = WorkerMetrics()
+    metrics.add_process()
+    async with _opened(config, vault, metrics) as (poller, brakes), asyncio.TaskGroup() as tasks:
+        jobs = Jobs(config, poller.poll)
+        metrics.jobs.read = lambda: [(key, float(number)) for key, number in jobs.sizes.items()]
+        async with _served(config, metrics, poller.means.lender):
+            for loop in (watch_loop(metrics.loop_lag.child(), stop), brakes.run(stop)):
+                tasks.create_task(loop)
+            gc.collect()
+            gc.freeze()  # what is there now stays
+            with showing(display, metrics, poller, brakes):
+                await jobs.run(stop)
+    log.info("worker.stopped")
+
+
+@contextlib.asynccontextmanager
+async def _opened(config: Config, vault: Vault, metrics: WorkerMetrics) -> AsyncIterator[tuple[Poller, Brakes]]:
+    """Opened top to bottom, closed in reverse."""
+    lender = Lender(
+        "ingest", config.database_url, config.ingest_pool_size, INGEST_SETTINGS, wait=metrics.pool_wait.child("ingest")
+    )
+    brakes, budget = Brakes(config), Budget(config.ingest_mb * _MEGABYTE)
+    await lender.open()
+    try:
+        async with lender.lend() as connection:
+            key = await identity_secret(connection.raw)
+        loader = Loader(Naming(key=key, base=config.identifier_base))
+        try:
+            means = Means(lender, loader, metrics, budget, lambda: brakes.now, config.ingest_files_max, config.poll_timeout_s)
+            async with open_post_office() as office:
+                poller = Poller(means, config.database_url, office, vault.open)
+                _read_gauges(metrics, poller, brakes, budget)
+                yield poller, brakes
+        finally:
+            loader.close()
+    finally:
+        await lender.close()
+
+
+def _read_gauges(metrics: WorkerMetrics, poller: Poller, brakes: Brakes, budget: Budget) -> None:
+    lender = poller.means.lender
+    metrics.pool_connections.read = lambda: [(("ingest", state), number) for state, number in lender.counts().items()]
+    metrics.pool_busy.read = lambda: [(("ingest",), lender.busy_s)]
+    metrics.throttle.read = brakes.gauges
+    metrics.polling.read = lambda: [((), float(len(poller.running)))]
+    metrics.held_bytes.read = lambda: [((), float(budget.held))]
+
+
+@contextlib.asynccontextmanager
+async def _served(config: Config, metrics: WorkerMetrics, lender: Lender) -> AsyncIterator[None]:
+    """/metrics, /health/live and /health/ready."""
+
+    async def scrape(_: web.Request) -> web.Response:
+        text = exposition(metrics.families, metrics.snapshot())
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+
+    async def live(_: web.Request) -> web.Response:
+        return web.json_response({"status": "live"})
+
+    async def ready(_: web.Request) -> web.Response:
+        """503 while the database is away; a pool that is busy is not."""
+        away = lender.counts()["missing"] == lender.size
+        return web.json_response({"status": "not ready" if away else "ready"}, status=503 if away else 200)
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", scrape), web.get("/health/live", live), web.get("/health/ready", ready)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, config.metrics_host, config.metrics_port).start()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {config.metrics_host}:{config.metrics_port}: {error.strerror}; a worker beside another "
+                "takes another port: SLUICE_METRICS_PORT, 0 for any that is free"
+            ) from None
+        log.info("worker.started", host=config.metrics_host, port=runner.addresses[0][1])
+        yield
+    finally:
+        await runner.cleanup()
