@@ -19,7 +19,7 @@ import msgspec
 
 from ingestion.claims import Claim, Event, Header, NotClaims, Parsed, Remark, Remitted, from_document
 from ingestion.from_claims import Ids, Naming, clinical, financial, mentioned, patient, patient_identifiers
-from ingestion.history import Settled, Step, settle
+from ingestion.history import REPEATED, UNKNOWN_ACTIVITY, Settled, Step, settle
 from ingestion.identities import Identities, identify
 from ingestion.parser import OtherKind, parse
 from ingestion.payloads import unpack
@@ -367,10 +367,15 @@ def _resources(told: Sequence[_Told], identities: Identities, naming: Naming) ->
 
 
 def _remarks(told: Sequence[_Told]) -> Iterator[Remark]:
+    """What the file's own events came to, beside what the parser has said."""
     for each in told:
+        known = {state.activity.id for state in each.settled.activities}
         for step in each.new_steps():
+            content = step.event.content
             if step.kind == "repetition":
-                yield Remark("warning", "claim id said again without Resubmission: it counts for nothing", each.key[1])
+                yield Remark("warning", REPEATED, each.key[1])
+            elif isinstance(content, Remitted) and known and any(line.activity_id not in known for line in content.lines):
+                yield Remark("warning", UNKNOWN_ACTIVITY, each.key[1])
 
 
 def _size(content: Claim | Remitted) -> int:

@@ -93,7 +93,9 @@ class Telling:
     def _take(self, event: Event, claim: Claim) -> None:
         corrects = claim.resubmission is not None and claim.resubmission.type == "correction"
         if self.terms is None or not self.told or corrects:
-            self.terms = claim
+            kept = self.terms.encounter if self.terms is not None and self.told else None
+            # A correction that does not repeat the visit does not take it back.
+            self.terms = claim if claim.encounter or kept is None else msgspec.structs.replace(claim, encounter=kept)
         else:
             self.terms = msgspec.structs.replace(self.terms, resubmission=claim.resubmission)
         for known in self.items.values():

@@ -86,9 +86,10 @@ def terms(events: Iterable[Event]) -> Claim | None:
     counting = submissions(events)
     if not counting:
         return None
-    standing = [counting[0], *(event for event in counting[1:] if corrects(event))][-1]
+    standing = [counting[0], *(event for event in counting[1:] if corrects(event))]
     now = activities(events)
-    said = claim_of(standing)
+    said = claim_of(standing[-1])
+    visits = [visit for event in standing if (visit := claim_of(event).encounter)]
     return Claim(
         said.id,
         said.payer_id,
@@ -99,7 +100,7 @@ def terms(events: Iterable[Event]) -> Claim | None:
         said.net,
         tuple(each.activity for each in now.values()),
         said.diagnoses,
-        said.encounter,
+        visits[-1] if visits else None,
         said.id_payer,
         said.member_id,
         claim_of(counting[-1]).resubmission,
