@@ -41,7 +41,7 @@ def facility_add(
     """A facility to poll; its password is kept encrypted. A licence belongs to one tenant."""
     from app import facilities
     from ingestion.credentials import Vault
-    from ingestion.post_office_listing import DUBAI
+    from ingestion.post_office.listing import DUBAI
 
     password = facilities.read_password(password_file)
     vault = Vault.from_config(settings())

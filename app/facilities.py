@@ -71,7 +71,7 @@ async def change_state(connection: asyncpg.Connection, licence: str, state: str)
 
 async def enqueue(connection: asyncpg.Connection, licence: str | None) -> dict[int, str]:
     """Licences by the jobs that poll them: one facility's, or all active ones'."""
-    from ingestion.jobs import enqueue_now
+    from ingestion.polling.jobs import enqueue_now
 
     if licence is None:
         wanted = await facilities.active_facilities(connection)

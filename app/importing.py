@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from ingestion.fhir_files import BadLine
-from ingestion.fhir_import import Progress, Summary, import_paths
+from ingestion.fhir.files import BadLine
+from ingestion.fhir.importing import Progress, Summary, import_paths
 
 notices = Console(stderr=True, soft_wrap=True)
 

@@ -16,15 +16,15 @@ from app.worker_display import showing
 from base import log as logs
 from base.config import Config, ConfigError
 from handlers.protocol import until_told
-from ingestion.braking import Brakes
 from ingestion.credentials import Vault
-from ingestion.from_claims import Naming
-from ingestion.jobs import Jobs
 from ingestion.loader import Loader
-from ingestion.means import Means
-from ingestion.pace import Budget
-from ingestion.polling import Poller
-from ingestion.post_office import open_post_office
+from ingestion.mapping.from_claims import Naming
+from ingestion.polling.braking import Brakes
+from ingestion.polling.jobs import Jobs
+from ingestion.polling.means import Means
+from ingestion.polling.pace import Budget
+from ingestion.polling.poll import Poller
+from ingestion.post_office.client import open_post_office
 from metrics.catalog import WorkerMetrics
 from metrics.exposition import CONTENT_TYPE, exposition
 from metrics.loop_lag import watch_loop

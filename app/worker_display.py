@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ingestion.braking import Brakes
-from ingestion.polling import Poller
+from ingestion.polling.braking import Brakes
+from ingestion.polling.poll import Poller
 from metrics.catalog import WorkerMetrics
 
 

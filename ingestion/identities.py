@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from ingestion.from_claims import Naming, organization, patient, practitioner
+from ingestion.mapping.from_claims import Naming, organization, patient, practitioner
 from r4.resource import Resource
 from storage.claims import Named, add_names, find_names, holders, names_of
 from storage.resources import Identifier, find_identifiers

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ingestion.claims import Claim, Event, Remitted, to_document
-from ingestion.history import ActivityState, Settled, Step
+from ingestion.settling.history import ActivityState, Settled, Step
 from storage.claims import ClaimKey, Row
 
 TEXT_MAX = 4000

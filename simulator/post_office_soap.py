@@ -13,7 +13,7 @@ import ingestion
 from simulator.post_office_behaviour import Operation
 
 NAMESPACE = "http://www.eClaimLink.ae/"
-WSDL = Path(ingestion.__file__).parent / "wsdl" / "validate_transactions.wsdl"
+WSDL = Path(ingestion.__file__).parent / "post_office" / "validate_transactions.wsdl"
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 _ENVELOPES = {"1.1": "http://schemas.xmlsoap.org/soap/envelope/", "1.2": "http://www.w3.org/2003/05/soap-envelope"}
 _TYPES = {"text/xml": "1.1", "application/soap+xml": "1.2"}

@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 
 from ingestion.claims import Parsed
-from ingestion.from_claims import Naming
 from ingestion.loader import Loaded, Loader, Received
+from ingestion.mapping.from_claims import Naming
 from ingestion.parser import parse
 from simulator.claims import GeneratedFile
 from simulator.claims_truth import Truth, truth
@@ -142,9 +142,8 @@ async def assert_is_truth(taken: Intake, expected: Truth) -> None:
 
 async def assert_is_fhir(taken: Intake, expected: Truth) -> None:
     """A Claim for each, a ClaimResponse for each remittance of one, and the explained amounts are the claims'."""
-    kinds = dict(
-        await taken.rows("SELECT type, count(*) FROM fhir.resource WHERE tenant_id = $1 AND NOT deleted GROUP BY type")
-    )
+    there = await taken.rows("SELECT type, count(*) FROM fhir.resource WHERE tenant_id = $1 AND NOT deleted GROUP BY type")
+    kinds: dict[str, int] = {row[0]: row[1] for row in there}
     assert kinds.get("Claim", 0) == expected.claims
     answers = await taken.value(
         "SELECT count(*) FROM claims.remittance r JOIN claims.claim c USING (tenant_id, provider_id, claim_id)"
@@ -160,7 +159,7 @@ async def assert_is_fhir(taken: Intake, expected: Truth) -> None:
         FROM fhir.resource, jsonb_array_elements(convert_from(body, 'UTF8')::jsonb->'total') t
         WHERE tenant_id = $1 AND type = 'ExplanationOfBenefit' AND NOT deleted GROUP BY 1"""
     )
-    explained_sums: dict[str, Decimal] = dict(totals)
+    explained_sums: dict[str, Decimal] = {row[0]: row[1] for row in totals}
     assert explained_sums.get("benefit", Decimal(0)) == expected.total.held
 
 

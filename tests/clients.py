@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from fhir.resources.R4B import get_fhir_model_class
 
-from ingestion.fhir_import import import_paths
+from ingestion.fhir.importing import import_paths
 from simulator.people import resources
 from tests.conftest import DATA
 from tests.support import Asker, Home, add_tenant, asking, connected, delete, patient

@@ -8,8 +8,8 @@ from typing import Any
 
 import asyncpg
 
-from ingestion.fhir_files import BadLine
-from ingestion.fhir_import import Summary, import_paths
+from ingestion.fhir.files import BadLine
+from ingestion.fhir.importing import Summary, import_paths
 from r4.resource import Resource, split
 
 Stored = dict[str, tuple[int, bytes]]

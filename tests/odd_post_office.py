@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 from aiohttp import web
 
-from ingestion.post_office import Limits, Mailbox, PostOfficeError, open_post_office
+from ingestion.post_office.client import Limits, Mailbox, PostOfficeError, open_post_office
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

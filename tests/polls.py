@@ -9,13 +9,13 @@ from typing import Any
 import asyncpg
 
 from ingestion.credentials import Vault
-from ingestion.from_claims import Naming
 from ingestion.loader import Loader
-from ingestion.means import Loads, Means
-from ingestion.pace import Budget
-from ingestion.polling import Ended, Poller
-from ingestion.post_office import Limits, open_post_office
-from ingestion.throttle import OPEN, Brake
+from ingestion.mapping.from_claims import Naming
+from ingestion.polling.means import Loads, Means
+from ingestion.polling.pace import Budget
+from ingestion.polling.poll import Ended, Poller
+from ingestion.polling.throttle import OPEN, Brake
+from ingestion.post_office.client import Limits, open_post_office
 from metrics.catalog import WorkerMetrics
 from simulator.claims import PLAIN, GeneratedFile, facilities, generate
 from simulator.post_office import Behaviour, Box, Office, serving

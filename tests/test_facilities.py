@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from app.cli import cli
 from base.config import Config
 from base.errors import Conflict, Problem
-from ingestion.braking import mean_between, pool_wait_in
-from ingestion.jobs import enqueue_due, enqueue_now, prune
-from ingestion.pace import Budget, Gate, Pace
-from ingestion.schedule import plan, spacing_s
-from ingestion.throttle import Brake, Reading, decide
+from ingestion.polling.braking import mean_between, pool_wait_in
+from ingestion.polling.jobs import enqueue_due, enqueue_now, prune
+from ingestion.polling.pace import Budget, Gate, Pace
+from ingestion.polling.schedule import plan, spacing_s
+from ingestion.polling.throttle import Brake, Reading, decide
 from metrics.catalog import FirstComers, Metrics, WorkerMetrics
 from metrics.exposition import exposition
 from storage import facilities, jobs

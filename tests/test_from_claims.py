@@ -12,7 +12,7 @@ import pytest
 
 from base.errors import Invalid
 from ingestion.claims import Diagnosis, Event, Observation, Resubmission, from_document, to_document
-from ingestion.from_claims import (
+from ingestion.mapping.from_claims import (
     Identifier,
     Ids,
     Naming,
@@ -24,7 +24,7 @@ from ingestion.from_claims import (
     patient_identifiers,
     practitioner,
 )
-from ingestion.history import Settled, settle
+from ingestion.settling.history import Settled, settle
 from r4.indexing import index, rank
 from r4.resource import MAX_BYTES, Resource, made, split, stamp
 from r4.review import money_meta

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingestion.fhir_import import import_paths
+from ingestion.fhir.importing import import_paths
 from simulator.claims import facilities, generate
 from storage.resources import Identifier
 from tests.claim_text import submission

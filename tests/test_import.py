@@ -9,9 +9,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from ingestion import fhir_chunks, fhir_files
-from ingestion.fhir_files import BadLine
-from ingestion.fhir_import import Progress, import_paths
+from ingestion.fhir import chunks as fhir_chunks
+from ingestion.fhir import files as fhir_files
+from ingestion.fhir.files import BadLine
+from ingestion.fhir.importing import Progress, import_paths
 from tests.benchmarks.import_cost import write_file
 from tests.conftest import PROVE
 from tests.importing import (
@@ -302,7 +303,7 @@ _has_peak = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="p
 _PEAK = """
 import asyncio, sys
 from pathlib import Path
-from ingestion.fhir_import import import_paths
+from ingestion.fhir.importing import import_paths
 url, tenant_id, file = sys.argv[1:]
 asyncio.run(import_paths(url, int(tenant_id), [Path(file)], strict=False, progress=lambda _: None, report=print))
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))

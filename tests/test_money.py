@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from ingestion.money import Amounts, activity_status, amounts_of, claim_status, exchanged, is_denied, total
+from ingestion.settling.money import Amounts, activity_status, amounts_of, claim_status, exchanged, is_denied, total
 
 
 def amounts(*figures: str) -> Amounts:

@@ -6,10 +6,10 @@ import asyncpg
 import pytest
 
 from ingestion.loader import Loaded, Received
-from ingestion.means import Loads
-from ingestion.polling import Busy, Ended
-from ingestion.taking import TRIES_MAX
-from ingestion.throttle import Brake
+from ingestion.polling.means import Loads
+from ingestion.polling.poll import Busy, Ended
+from ingestion.polling.taking import TRIES_MAX
+from ingestion.polling.throttle import Brake
 from simulator.claims_truth import truth
 from storage import facilities
 from storage.facilities import Facility
@@ -261,12 +261,14 @@ async def test_database_hangs_up(database: str) -> None:
     """A connection that breaks in the middle of a load is mended within the poll, and is not held against the file."""
     hung_up: list[int] = []
 
-    async def hang_up(connection: asyncpg.Connection) -> None:
-        hung_up.append(connection.get_server_pid())
+    async def hang_up() -> None:
         await of.rows("SELECT pg_terminate_backend($1, 5000)", hung_up[0])
 
     def once(connection: asyncpg.Connection, _: Received) -> "asyncio.Future[None] | None":
-        return None if hung_up else asyncio.ensure_future(hang_up(connection))
+        if hung_up:
+            return None
+        hung_up.append(connection.get_server_pid())
+        return asyncio.ensure_future(hang_up())
 
     async with clinics(database) as of, polling(of, loader=lambda real: Faulty(real, once)) as polls:
         assert await polls.of(of.licences[0]) == Ended("ok")

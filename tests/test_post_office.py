@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from ingestion.post_office import (
+from ingestion.post_office.client import (
     LoginRefused,
     Payload,
     Refused,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestion.post_office_listing import DUBAI, Listed, from_dubai, read_listing, to_dubai, windows
-from ingestion.post_office_results import Transient
+from ingestion.post_office.listing import DUBAI, Listed, from_dubai, read_listing, to_dubai, windows
+from ingestion.post_office.results import Transient
 
 FILE = (
     '<File FileID="{}" FileName="a.xml" SenderID="S" ReceiverID="R" TransactionDate="{}" RecordCount="{}" IsDownloaded="{}"/>'

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ingestion.post_office import Limits, LoginRefused, PostOfficeError, Refused, Transient
-from ingestion.post_office_results import RESULTS, check_result, of_fault, of_status, pause_s
-from ingestion.post_office_transport import check_plain
+from ingestion.post_office.client import Limits, LoginRefused, PostOfficeError, Refused, Transient
+from ingestion.post_office.results import RESULTS, check_result, of_fault, of_status, pause_s
+from ingestion.post_office.transport import check_plain
 
 NOW = datetime(2026, 4, 11, 12, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ import traceback
 import pytest
 import structlog
 
-from ingestion.post_office import Refused, open_post_office
+from ingestion.post_office.client import Refused, open_post_office
 from tests import odd_post_office as odd
 from tests.odd_post_office import FILES, LIMITS, LOGIN, PASSWORD, answer, answering, asking, failure, fault, listing, status
 

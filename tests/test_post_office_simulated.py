@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 import pytest
 from msgspec import convert
 
-from ingestion.post_office import Listed, LoginRefused, Mailbox, PostOfficeError, Refused, Transient, open_post_office
-from ingestion.post_office_listing import DUBAI
+from ingestion.post_office.client import Listed, LoginRefused, Mailbox, PostOfficeError, Refused, Transient, open_post_office
+from ingestion.post_office.listing import DUBAI
 from simulator.claims_types import FacilityProfile, GeneratedFile, Kind
 from simulator.post_office import Behaviour, Box, serving
 from tests.odd_post_office import LIMITS

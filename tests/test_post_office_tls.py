@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from ingestion.post_office import Refused, open_post_office
+from ingestion.post_office.client import Refused, open_post_office
 from tests.odd_post_office import FILES, LIMITS, LOGIN, PASSWORD, answering, failure, listing
 
 # RFC 2409, 6.2: 1024 bits, as the post office's keys.

@@ -10,7 +10,7 @@ from lxml import etree
 from zeep import Client
 from zeep.wsdl.bindings.soap import SoapBinding
 
-from ingestion.post_office_soap import PORTS, WSDL
+from ingestion.post_office.soap import PORTS, WSDL
 from tests.odd_post_office import ENVELOPES, LOGIN, PASSWORD, answer, asking
 from tests.test_post_office import NOW
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingestion.claims import Claim, Event
-from ingestion.history import Settled, settle
-from ingestion.money import Amounts
+from ingestion.settling.history import Settled, settle
+from ingestion.settling.money import Amounts
 from tests import money_model as model
 from tests.conftest import PROVE
 from tests.histories import TYPES, histories, hour, remittance, submission

@@ -23,7 +23,7 @@ import zeep
 from lxml import etree
 from zeep.transports import AsyncTransport
 
-from ingestion.post_office import Limits, open_post_office
+from ingestion.post_office.client import Limits, open_post_office
 from simulator.claims import END, PLAIN, FacilityProfile, GeneratedFile, facilities, generate
 from simulator.post_office import Behaviour, Box
 from simulator.post_office_behaviour import misbehaving

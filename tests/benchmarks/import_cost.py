@@ -12,7 +12,7 @@ from pathlib import Path
 
 import asyncpg
 
-from ingestion.fhir_import import import_paths
+from ingestion.fhir.importing import import_paths
 from r4.indexing import index, rank
 from r4.resource import split
 from storage.embedded import THROWAWAY, running

@@ -105,9 +105,10 @@ async def bench(args: argparse.Namespace) -> None:
             full = [await whole(cluster, args, post, f"round_{number}") for number in range(args.rounds)]
             told("all of it", full)
             if args.only == "all":
-                told("without secondary indexes", [
-                    await whole(cluster, args, post, f"bare_{number}", bare=True) for number in range(args.rounds)
-                ])
+                told(
+                    "without secondary indexes",
+                    [await whole(cluster, args, post, f"bare_{number}", bare=True) for number in range(args.rounds)],
+                )
             rate = statistics.median(run.per_minute for run in full)
             copied = statistics.median(plain)
             print(f"plain parse-and-COPY into four tables: {copied:,.0f} claims a minute; we do {rate / copied:.0%} of that")
@@ -263,7 +264,7 @@ def port_of(child: subprocess.Popen[str], log: Any) -> int:
 
 
 def scrape(port: int) -> dict[str, float]:
-    return samples(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())  # noqa: S310
+    return samples(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
 
 
 def lag_p99_ms(found: dict[str, float]) -> float:
@@ -271,7 +272,9 @@ def lag_p99_ms(found: dict[str, float]) -> float:
     name = "sluice_event_loop_lag_seconds"
     total = found[f"{name}_count"]
     bounds = sorted(
-        (float(series.split('le="')[1].split('"')[0]), value) for series, value in found.items() if series.startswith(f"{name}_bucket")
+        (float(series.split('le="')[1].split('"')[0]), value)
+        for series, value in found.items()
+        if series.startswith(f"{name}_bucket")
     )
     return next(bound for bound, count in bounds if count >= 0.99 * total) * 1e3
 
@@ -283,7 +286,9 @@ def spent_s(processes: list[psutil.Process]) -> float:
 async def plain_copy(cluster: Cluster, args: argparse.Namespace, number: int) -> float:
     """Claims a minute, when files that are there already are only parsed, and their rows copied into four bare tables."""
     url = await emptied(cluster, f"plain_{number}")
-    files = [file.document for profile in facilities(min(args.facilities, 4)) for file in generate(0, profile, claims=args.claims)]
+    files = [
+        file.document for profile in facilities(min(args.facilities, 4)) for file in generate(0, profile, claims=args.claims)
+    ]
     connection = await asyncpg.connect(url)
     await connection.execute(
         "CREATE TABLE claim (id text, payer text, provider text, net numeric); CREATE TABLE activity (claim text, id text, code text,"

@@ -11,7 +11,7 @@ import psutil
 import structlog
 
 from base.config import Config
-from ingestion.throttle import OPEN, REASONS, Reading, decide
+from ingestion.polling.throttle import OPEN, REASONS, Reading, decide
 from metrics.accumulators import Labels
 
 log = structlog.get_logger()

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from decimal import Decimal
 
-from ingestion import from_claims_codes as codes
 from ingestion.claims import Claim, Line, Remitted
-from ingestion.from_claims_json import (
+from ingestion.mapping import codes
+from ingestion.mapping.naming import Naming
+from ingestion.mapping.pieces import (
     Json,
     aed,
     amount_text,
@@ -20,10 +21,9 @@ from ingestion.from_claims_json import (
     reference,
     rows,
 )
-from ingestion.from_claims_naming import Naming
-from ingestion.from_claims_shared import About, Ids, about
-from ingestion.history import ActivityState, Settled, Step
-from ingestion.money import Amounts
+from ingestion.mapping.shared import About, Ids, about
+from ingestion.settling.history import ActivityState, Settled, Step
+from ingestion.settling.money import Amounts
 from r4.resource import Resource, made
 
 _ZERO = Decimal("0.00")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from base.errors import Invalid
-from ingestion.fhir_entries import Bundle, Entry, Problem, Unresolved, condition_of
+from ingestion.fhir.entries import Bundle, Entry, Problem, Unresolved, condition_of
 from r4.indexing import cap
 from r4.resource import Resource, is_id, split
 from storage.resources import Identifier, Key

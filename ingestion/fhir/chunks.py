@@ -7,8 +7,8 @@ from pathlib import Path
 
 import asyncpg
 
-from ingestion.fhir_files import BadLine
-from ingestion.merging import upsert_imported
+from ingestion.fhir.files import BadLine
+from ingestion.fhir.merging import upsert_imported
 from r4.resource import Resource
 from storage.failures import is_data
 from storage.resources import Batch, Counts, Identifier, Key, find_identifiers

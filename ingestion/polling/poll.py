@@ -14,9 +14,9 @@ import structlog
 
 from base.errors import Problem
 from base.log import innermost
-from ingestion.means import File, Means
-from ingestion.post_office import Listed, LoginRefused, PostOffice, PostOfficeError, TooLarge, windows
-from ingestion.taking import Taker
+from ingestion.polling.means import File, Means
+from ingestion.polling.taking import Taker
+from ingestion.post_office.client import Listed, LoginRefused, PostOffice, PostOfficeError, TooLarge, windows
 from storage import facilities
 from storage.facilities import Facility, Tally
 

@@ -12,11 +12,11 @@ from zeep.exceptions import Fault
 from zeep.proxy import AsyncServiceProxy
 from zeep.wsdl.bindings.soap import SoapBinding
 
-from ingestion.post_office_limits import Limits
-from ingestion.post_office_results import PostOfficeError, Refused, Transient, check_result, of_connection, of_fault, of_status
-from ingestion.post_office_transport import Answer, CappedTransport, check_plain
+from ingestion.post_office.limits import Limits
+from ingestion.post_office.results import PostOfficeError, Refused, Transient, check_result, of_connection, of_fault, of_status
+from ingestion.post_office.transport import Answer, CappedTransport, check_plain
 
-WSDL = Path(__file__).parent / "wsdl" / "validate_transactions.wsdl"
+WSDL = Path(__file__).parent / "validate_transactions.wsdl"
 PORTS = {
     "1.1": "{http://www.eClaimLink.ae/}ValidateTransactionsSoap",
     "1.2": "{http://www.eClaimLink.ae/}ValidateTransactionsSoap12",

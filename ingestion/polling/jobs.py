@@ -19,8 +19,8 @@ from pgqueuer.types import Channel
 
 from base.config import Config
 from base.log import innermost
-from ingestion.polling import Busy, Ended
-from ingestion.schedule import plan, spacing_s
+from ingestion.polling.poll import Busy, Ended
+from ingestion.polling.schedule import plan, spacing_s
 from storage import facilities
 from storage.jobs import CHANNEL, SCHEMA, queries
 

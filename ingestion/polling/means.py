@@ -8,8 +8,8 @@ import asyncpg
 
 from base.errors import ServerBusy
 from ingestion.loader import Loaded, Received
-from ingestion.pace import Budget
-from ingestion.throttle import Brake
+from ingestion.polling.pace import Budget
+from ingestion.polling.throttle import Brake
 from metrics.catalog import WorkerMetrics
 from storage.connections import Connection, Lender, Loan
 from storage.facilities import Facility

@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ingestion.claims import Claim, Remitted
-from ingestion.from_claims_clinical import clinical
-from ingestion.from_claims_codes import MEDICAL_LICENCE, NATIONAL_NUMBER, RECORD_NUMBER
-from ingestion.from_claims_financial import financial
-from ingestion.from_claims_json import Json
-from ingestion.from_claims_naming import Naming
-from ingestion.from_claims_shared import Ids
-from ingestion.history import Settled
+from ingestion.mapping.clinical import clinical
+from ingestion.mapping.codes import MEDICAL_LICENCE, NATIONAL_NUMBER, RECORD_NUMBER
+from ingestion.mapping.financial import financial
+from ingestion.mapping.naming import Naming
+from ingestion.mapping.pieces import Json
+from ingestion.mapping.shared import Ids
+from ingestion.settling.history import Settled
 from r4.resource import Resource, made
 from storage.resources import Identifier
 

@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 
-from ingestion import from_claims_codes as codes
 from ingestion.claims import Claim, Observation
-from ingestion.from_claims_json import (
+from ingestion.mapping import codes
+from ingestion.mapping.naming import Naming
+from ingestion.mapping.pieces import (
     Json,
     aed,
     capped,
@@ -20,9 +21,8 @@ from ingestion.from_claims_json import (
     reference,
     rows,
 )
-from ingestion.from_claims_naming import Naming
-from ingestion.from_claims_shared import About
-from ingestion.history import ActivityState, Settled
+from ingestion.mapping.shared import About
+from ingestion.settling.history import ActivityState, Settled
 from r4.resource import Resource, made
 
 _MEASURED = ("LOINC", "Result", "Financial")

@@ -6,10 +6,10 @@ from datetime import datetime
 import msgspec
 
 from ingestion.claims import Claim
-from ingestion.from_claims_codes import claim_type
-from ingestion.from_claims_json import Json, raw, reference
-from ingestion.from_claims_naming import Naming
-from ingestion.history import Settled
+from ingestion.mapping.codes import claim_type
+from ingestion.mapping.naming import Naming
+from ingestion.mapping.pieces import Json, raw, reference
+from ingestion.settling.history import Settled
 from storage.resources import Identifier
 
 

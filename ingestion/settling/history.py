@@ -5,10 +5,10 @@ from datetime import datetime
 
 import msgspec
 
-from ingestion.accounts import Item
 from ingestion.claims import Activity, Claim, Event, Remark
-from ingestion.money import Amounts
-from ingestion.telling import Telling, in_time, place_of, submission_of
+from ingestion.settling.accounts import Item
+from ingestion.settling.money import Amounts
+from ingestion.settling.telling import Telling, in_time, place_of, submission_of
 
 REPEATED = "claim id said again without Resubmission"
 UNKNOWN_ACTIVITY = "remitted Activity/ID is in no submission of the claim"

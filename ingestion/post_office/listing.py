@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 from lxml import etree
 
-from ingestion.post_office_results import Transient
+from ingestion.post_office.results import Transient
 
 DUBAI = timezone(timedelta(hours=4))
 DAYS_MAX = 100

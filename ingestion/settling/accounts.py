@@ -7,7 +7,7 @@ from typing import TypeAlias
 import msgspec
 
 from ingestion.claims import Activity, Line
-from ingestion.money import CENT, NOTHING, ZERO, Amounts, activity_status, amounts_of, is_denied
+from ingestion.settling.money import CENT, NOTHING, ZERO, Amounts, activity_status, amounts_of, is_denied
 
 Place: TypeAlias = tuple[datetime, datetime, str, int]
 """A remittance's among those of its claim: DateSettlement, else the header's date; the header's date; file id; n."""

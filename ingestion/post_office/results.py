@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from ingestion.post_office_limits import Limits
+from ingestion.post_office.limits import Limits
 
 
 class PostOfficeError(Exception):

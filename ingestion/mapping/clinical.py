@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from ingestion import from_claims_codes as codes
 from ingestion.claims import Claim, Diagnosis, Encounter
-from ingestion.from_claims_claim import claim
-from ingestion.from_claims_json import Json, concept, identifier, identifier_text, moment, raw, reference
-from ingestion.from_claims_naming import Naming
-from ingestion.from_claims_shared import About, Ids, about
-from ingestion.history import Settled
+from ingestion.mapping import codes
+from ingestion.mapping.claim import claim
+from ingestion.mapping.naming import Naming
+from ingestion.mapping.pieces import Json, concept, identifier, identifier_text, moment, raw, reference
+from ingestion.mapping.shared import About, Ids, about
+from ingestion.settling.history import Settled
 from r4.resource import Resource, made
 
 

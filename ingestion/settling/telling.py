@@ -5,9 +5,9 @@ from datetime import datetime
 
 import msgspec
 
-from ingestion.accounts import Account, Item, Place
 from ingestion.claims import Claim, Event, Remitted
-from ingestion.money import NOTHING, claim_status, exchanged, total
+from ingestion.settling.accounts import Account, Item, Place
+from ingestion.settling.money import NOTHING, claim_status, exchanged, total
 
 
 def in_time(events: Sequence[Event]) -> Sequence[Event]:

@@ -12,9 +12,9 @@ from typing import TypeAlias
 import structlog
 
 from ingestion.loader import Loaded, Received
-from ingestion.means import File, Means, Whole, is_away_now, passes
-from ingestion.pace import SLOW_S, Gate, Pace
-from ingestion.post_office import LoginRefused, Mailbox, PostOfficeError, Refused, Transient
+from ingestion.polling.means import File, Means, Whole, is_away_now, passes
+from ingestion.polling.pace import SLOW_S, Gate, Pace
+from ingestion.post_office.client import LoginRefused, Mailbox, PostOfficeError, Refused, Transient
 from storage import facilities
 from storage.connections import Connection
 from storage.facilities import Facility, Tally

@@ -15,9 +15,9 @@ import httpx
 import structlog
 
 from base.config import is_trustworthy
-from ingestion.post_office_limits import DEFAULT_LIMITS, Limits
-from ingestion.post_office_listing import Listed, read_listing, to_dubai, whole_second_after, windows, without_controls
-from ingestion.post_office_results import (
+from ingestion.post_office.limits import DEFAULT_LIMITS, Limits
+from ingestion.post_office.listing import Listed, read_listing, to_dubai, whole_second_after, windows, without_controls
+from ingestion.post_office.results import (
     LoginRefused,
     PostOfficeError,
     Refused,
@@ -25,8 +25,8 @@ from ingestion.post_office_results import (
     Transient,
     pause_s,
 )
-from ingestion.post_office_soap import Soap
-from ingestion.post_office_transport import make_http_client
+from ingestion.post_office.soap import Soap
+from ingestion.post_office.transport import make_http_client
 
 __all__ = [
     "Limits",

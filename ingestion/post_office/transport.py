@@ -11,8 +11,8 @@ import httpx
 from lxml import etree
 from zeep.transports import AsyncTransport
 
-from ingestion.post_office_limits import Limits
-from ingestion.post_office_results import TooLarge, Transient
+from ingestion.post_office.limits import Limits
+from ingestion.post_office.results import TooLarge, Transient
 
 # Their debug lines hold bodies, and zeep reports a value that it cannot convert together with that value.
 for _name, _level in (("zeep", logging.CRITICAL), ("httpx", logging.WARNING), ("httpcore", logging.WARNING)):

@@ -6,8 +6,8 @@ Where a resource is found by a code it is a dict, else text.
 from collections.abc import Set as AbstractSet
 
 from ingestion.claims import Encounter
-from ingestion.from_claims_json import Json, concept, concept_text, encoded
-from ingestion.from_claims_naming import Naming
+from ingestion.mapping.naming import Naming
+from ingestion.mapping.pieces import Json, concept, concept_text, encoded
 
 TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
 ICD_10 = "http://hl7.org/fhir/sid/icd-10-cm"

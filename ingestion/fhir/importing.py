@@ -10,10 +10,10 @@ from typing import Any
 import asyncpg
 
 from base.errors import Invalid
-from ingestion.fhir_bundle import Write, questions, resolve, together
-from ingestion.fhir_chunks import Unit, Writer
-from ingestion.fhir_entries import Bundle, Problem, is_bundle, parse
-from ingestion.fhir_files import BadLine, Document, Source, find_files
+from ingestion.fhir.bundle import Write, questions, resolve, together
+from ingestion.fhir.chunks import Unit, Writer
+from ingestion.fhir.entries import Bundle, Problem, is_bundle, parse
+from ingestion.fhir.files import BadLine, Document, Source, find_files
 from r4.resource import Resource, split
 from storage.resources import Counts, refresh_statistics
 
