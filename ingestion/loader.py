@@ -20,8 +20,8 @@ import msgspec
 from ingestion.claims import Claim, Event, Header, NotClaims, Parsed, Remark, Remitted, from_document
 from ingestion.identities import Identities, identify
 from ingestion.mapping.from_claims import Ids, Naming, clinical, financial, mentioned, patient, patient_identifiers
-from ingestion.parser import OtherKind, parse
-from ingestion.payloads import unpack
+from ingestion.parsing.parser import OtherKind, parse
+from ingestion.parsing.payloads import unpack
 from ingestion.rows import activity_row, claim_row, error_rows, event_row, place, said_rows, standing
 from ingestion.settling.history import REPEATED, UNKNOWN_ACTIVITY, Settled, Step, settle
 from r4.resource import Resource

@@ -13,7 +13,7 @@ import asyncpg
 from ingestion.claims import Parsed
 from ingestion.loader import Loaded, Loader, Received
 from ingestion.mapping.from_claims import Naming
-from ingestion.parser import parse
+from ingestion.parsing.parser import parse
 from simulator.claims import GeneratedFile
 from simulator.claims_truth import Truth, truth
 from storage.claims import identity_secret

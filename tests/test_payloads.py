@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import random
 import struct
 import tracemalloc
 import zipfile
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestion.claims import NotClaims
-from ingestion.payloads import RATIO_MAX, unpack
+from ingestion.parsing.payloads import RATIO_MAX, unpack
 
 TEXT = "<Claim.Submission><Header/>…</Claim.Submission>"
 XML = TEXT.encode()
@@ -141,23 +142,31 @@ def test_both_caps_hold() -> None:
         assert "larger than" in refusal(wrapping, unpacked_max=len(document) - 1)
 
 
-@pytest.mark.parametrize("bomb", ["gzip", "zip", "a zip that lies of its size"])
-def test_a_bomb_is_never_in_memory(bomb: str) -> None:
-    """64 MiB packed to 64 KB are refused while a few are unpacked."""
-    spaces = b"<a>" + bytes(64 * MIB)
-    payload = gzip.compress(spaces) if bomb == "gzip" else zipped(("a.xml", spaces))
-    if "lies" in bomb:
-        payload = payload.replace(struct.pack("<I", len(spaces)), struct.pack("<I", 900))
-    del spaces
+@pytest.mark.parametrize("wrapping", ["gzip", "zip", "a zip that lies of its size"])
+@pytest.mark.parametrize(
+    ("grain", "unpacked_max", "reason"),
+    [
+        (1, 256 * MIB, "it grows more than 250 times when unpacked"),
+        (1000, 2 * MIB, "it is larger than 2097152 bytes when unpacked"),
+    ],
+    ids=["by ratio", "by size"],
+)
+def test_a_bomb_is_never_in_memory(wrapping: str, grain: int, unpacked_max: int, reason: str) -> None:
+    """64 MiB are refused when a few are unpacked, by what they grow to and by how they grow."""
+    content = b"<a>" + random.Random(1).randbytes(grain) * (64 * MIB // grain)
+    payload = gzip.compress(content, 1) if wrapping == "gzip" else zipped(("a.xml", content))
+    if "lies" in wrapping:
+        size = struct.pack("<I", len(content))
+        assert payload.count(size) == 2
+        payload = payload.replace(size, struct.pack("<I", 2**31 - 1))
+    del content
     tracemalloc.start()
     try:
-        reason = refusal(payload, unpacked_max=32 * MIB)
+        assert refusal(payload, unpacked_max=unpacked_max) == reason
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert "larger than" in reason or "grows more than" in reason or "damaged" in reason
-    assert peak < RATIO_MAX * len(payload) * 2 + 4 * MIB
-    assert peak < 48 * MIB
+    assert peak < RATIO_MAX * len(payload) + 8 * MIB if "grows" in reason else peak < 8 * MIB
 
 
 MUTATIONS = st.lists(st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=4)), max_size=6)

@@ -27,7 +27,7 @@ import psutil
 
 from ingestion.claims import Claim
 from ingestion.credentials import Vault
-from ingestion.parser import parse
+from ingestion.parsing.parser import parse
 from simulator.claims import facilities, generate
 from simulator.load import Load, Result, render, run_in_process
 from simulator.people import resources

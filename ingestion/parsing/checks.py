@@ -8,9 +8,9 @@ from typing import cast
 from lxml import etree
 from lxml.etree import _Element as Element
 
-from ingestion.claim_tables import local_name
-from ingestion.claim_values import AMOUNT_LIMIT, Aside, Odd
 from ingestion.claims import Claim, Remitted
+from ingestion.parsing.tables import local_name
+from ingestion.parsing.values import AMOUNT_LIMIT, Aside, Odd
 
 _ZERO = Decimal("0.00")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")

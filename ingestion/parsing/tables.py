@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from lxml.etree import _Element as Element
 
-from ingestion.claim_values import (
+from ingestion.claims import Activity, Claim, Diagnosis, Encounter, Header, Line, Observation, Remitted, Resubmission
+from ingestion.parsing.values import (
     TEXT_MAX,
     Aside,
     Convert,
@@ -26,7 +27,6 @@ from ingestion.claim_values import (
     quantity,
     words,
 )
-from ingestion.claims import Activity, Claim, Diagnosis, Encounter, Header, Line, Observation, Remitted, Resubmission
 
 NAMESPACE = "http://www.eclaimlink.ae/DHD/ValidationSchema"
 """Elements have none by the schema; some senders put them into it."""

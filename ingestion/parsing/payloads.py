@@ -99,12 +99,8 @@ def _from_zip(payload: bytes, unpacked_max: int) -> bytes:
     if payload.count(_ENTRY) > _MEMBERS_MAX:  # counted before zipfile makes an object of each
         raise NotClaims(f"the zip has more than {_MEMBERS_MAX} members")
     try:
-        with zipfile.ZipFile(io.BytesIO(payload)) as archive:
-            member = _member(archive.infolist())
-            if member.file_size > unpacked_max:
-                raise NotClaims(f"it is larger than {unpacked_max} bytes when unpacked")
-            with archive.open(member) as file:
-                return _gathered(_chunks(file), len(payload), unpacked_max)
+        with zipfile.ZipFile(io.BytesIO(payload)) as archive, archive.open(_member(archive.infolist())) as file:
+            return _gathered(_chunks(file), len(payload), unpacked_max)
     except _BROKEN:
         raise NotClaims("the zip is damaged or cut off") from None
 

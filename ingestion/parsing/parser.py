@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from lxml.etree import _Element as Element
 
-from ingestion.claim_checks import check_claim, check_remitted, look_closer
-from ingestion.claim_document import Prolog, children, read_prolog
-from ingestion.claim_remarks import Remarks
-from ingestion.claim_tables import CLAIM, HEADER, NAMESPACE, REMITTED, Structure, local_name
-from ingestion.claim_values import ID_MAX, Aside, Odd
 from ingestion.claims import Header, Kind, NotClaims, Parsed
+from ingestion.parsing.checks import check_claim, check_remitted, look_closer
+from ingestion.parsing.document import Prolog, children, read_prolog
+from ingestion.parsing.remarks import Remarks
+from ingestion.parsing.tables import CLAIM, HEADER, NAMESPACE, REMITTED, Structure, local_name
+from ingestion.parsing.values import ID_MAX, Aside, Odd
 
 
 class OtherKind(NotClaims):
