@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test prove check bench bench-search dashboards docs lock clean
+.PHONY: install run test prove check bench bench-search bench-ingest dashboards docs lock clean
 
 install: $(STAMP)  ## the environment in .venv, with .venv/bin/sluice
 
@@ -37,6 +37,9 @@ bench: install  ## bare, shell, plain asyncpg, direct and channel, paired in one
 
 bench-search: install  ## searches among a million encounters, by channel and direct, paired in one run
 	$(BIN)/python -m tests.benchmarks.searches
+
+bench-ingest: install  ## claims a minute, SOAP to committed FHIR resources, and what the API sees of it
+	$(BIN)/python -m tests.benchmarks.ingest
 
 dashboards: install  ## grafana/dashboards/*.json from their code
 	$(BIN)/python -m grafana.build
