@@ -147,6 +147,7 @@ _IDS = st.text(_LETTERS, min_size=1, max_size=20)
 _MAYBE = st.none() | _IDS
 _COMMENTS = st.text(_LETTERS | st.just(" "), max_size=60).map(str.strip)
 _MONEY = st.decimals(-10_000_000, 10_000_000, places=2).map(lambda amount: amount + Decimal("0.00"))
+_SUBMITTED = st.decimals(0, 10_000_000, places=2).map(lambda amount: amount + Decimal("0.00"))
 _TIMES = st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)).map(  # noqa: DTZ001  # the zone is put in here
     lambda at: at.replace(second=0, microsecond=0, tzinfo=DUBAI)
 )
@@ -158,7 +159,7 @@ _ACTIVITIES = st.builds(
     type=_ACTIVITY_TYPES,
     code=_IDS,
     quantity=st.decimals(0, 10_000, places=1),
-    net=_MONEY,
+    net=_SUBMITTED,
     clinician_id=_IDS,
     prior_authorization=_MAYBE,
     observations=st.lists(

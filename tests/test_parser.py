@@ -31,6 +31,7 @@ from ingestion.parsing.parser import OtherKind, parse
 from ingestion.parsing.remarks import ASIDE_MAX, KINDS_MAX, WARNINGS_MAX
 from ingestion.parsing.tables import NAMESPACE
 from ingestion.parsing.values import ID_MAX, TEXT_MAX
+from tests.claim_text import submission
 from tests.claims_xml import DUBAI, FILES, document_of
 
 AT = datetime(2025, 2, 21, 9, 5, tzinfo=DUBAI)
@@ -473,3 +474,10 @@ def test_a_claim_takes_little_time() -> None:
     began = process_time()
     assert len(parse(document).claims) == 3000
     assert process_time() - began < 1.2
+
+
+def test_negative_net_is_aside() -> None:
+    """An activity is submitted for no less than nothing: what is taken back is said by a remittance."""
+    parsed = changed(submission("c1", net="100.00"), "<Net>100.00</Net><Clinician>", "<Net>-1.00</Net><Clinician>")
+    assert [remark.severity for remark in parsed.remarks] == ["aside"]
+    assert parsed.claims == ()

@@ -22,6 +22,8 @@ def check_claim(claim: Claim) -> Iterator[str]:
     activities = claim.activities
     if len(activities) > 1 and len({activity.id for activity in activities}) != len(activities):
         raise Aside("Activity/ID is there twice in the claim")
+    if any(activity.net < 0 for activity in activities):
+        raise Aside("Activity/Net is negative: what is taken back is said by a remittance")
     total = _sum(activity.net for activity in activities)
     if total != claim.net:
         yield "Claim/Net differs from the sum of its activities' Net"

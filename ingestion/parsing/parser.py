@@ -3,6 +3,7 @@
 A file that is no claim file raises NotClaims. A bad claim is put aside with its reason, and the file's others go in.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ _SORTS = {
     "Remittance.Advice": _Sort("remittance", REMITTED, check_remitted, CLAIM, "Claim.Submission"),
 }
 _OTHER_ROOTS = {"Prior.Request", "Prior.Authorization", "Person.Register"}
+_ATTRIBUTE = re.compile(rb"=[ \t\r\n]*[\"']")  # the padding of base64 is none
 _CLAIM = {"Claim", f"{{{NAMESPACE}}}Claim"}
 _HEADER = {"Header", f"{{{NAMESPACE}}}Header"}
 
@@ -58,8 +60,8 @@ def parse(document: bytes) -> Parsed:
 
 def _needs_closer_look(document: bytes, prolog: Prolog) -> bool:
     """Whether a claim can hold attributes or control characters at all: asked once a file, not once an element."""
-    has_attributes = document.find(b"=", document.find(b">", prolog.end)) >= 0
-    return has_attributes or not document.isascii() or b"\x7f" in document or b"&#" in document
+    has_attributes = _ATTRIBUTE.search(document, max(document.find(b">", prolog.end), 0))
+    return bool(has_attributes) or not document.isascii() or b"\x7f" in document or b"&#" in document
 
 
 class _Reading:
