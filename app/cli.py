@@ -136,6 +136,9 @@ def post_office_command(
     claims: Annotated[int, typer.Option(min=1, help="of each facility")] = 1000,
     seed: Annotated[int, typer.Option(help="another one, other claims")] = 1,
     misbehave: Annotated[bool, typer.Option("--misbehave", help="eight of ten facilities do so")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="full files of claims and their one answer, as benchmarks want them")
+    ] = False,
     every: Annotated[float, typer.Option(min=0, help="seconds after which each facility gets another file; 0: never")] = 0,
     host: Annotated[str, typer.Option(help="passwords come over plain HTTP")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8090,
@@ -143,8 +146,9 @@ def post_office_command(
 ) -> None:
     """A simulated post office with generated claims, for `sluice worker` to poll."""
     from app.post_office import Order, post_office
+    from simulator.claims import MIX, PLAIN
 
-    post_office(Order(facilities, claims, seed, misbehave, every, host, port, write_commands))
+    post_office(Order(facilities, claims, seed, misbehave, every, host, port, write_commands, PLAIN if plain else MIX))
 
 
 @tenant_cli.command("create")

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from base.config import ConfigError
 from handlers.protocol import until_told
-from simulator.claims import DUBAI, Live, facilities, generate
+from simulator.claims import DUBAI, MIX, Live, Mix, facilities, generate
 from simulator.post_office import Behaviour, Box, Office, serving
 from simulator.post_office_behaviour import misbehaving
 
@@ -43,6 +43,7 @@ class Order:
     port: int
     commands: Path | None
     """Where the commands that register the facilities are written."""
+    mix: Mix = MIX
 
 
 def post_office(order: Order) -> None:
@@ -67,7 +68,7 @@ def _boxes(order: Order) -> dict[str, Box]:
         for number, profile in enumerate(facilities(order.facilities)):
             behaviour = misbehaving(number) if order.misbehave else Behaviour()
             box = boxes[profile.login] = Box(profile, behaviour=behaviour)
-            for file in generate(order.seed, profile, claims=order.claims, end=today):
+            for file in generate(order.seed, profile, claims=order.claims, end=today, mix=order.mix):
                 box.add(file)
             bar.advance(task, order.claims)
     return boxes

@@ -154,7 +154,7 @@ def test_both_caps_hold() -> None:
 def test_a_bomb_is_never_in_memory(wrapping: str, grain: int, unpacked_max: int, reason: str) -> None:
     """64 MiB are refused when a few are unpacked, by what they grow to and by how they grow."""
     content = b"<a>" + random.Random(1).randbytes(grain) * (64 * MIB // grain)
-    payload = gzip.compress(content, 1) if wrapping == "gzip" else zipped(("a.xml", content))
+    payload = gzip.compress(content) if wrapping == "gzip" else zipped(("a.xml", content))
     if "lies" in wrapping:
         size = struct.pack("<I", len(content))
         assert payload.count(size) == 2

@@ -28,7 +28,7 @@ from base.config import Config
 from ingestion.claims import Claim
 from ingestion.credentials import Vault
 from ingestion.parsing.parser import parse
-from simulator.claims import facilities, generate
+from simulator.claims import MIX, PLAIN, facilities, generate
 from simulator.load import Load, Result, render, run_in_process
 from simulator.people import resources
 from storage.embedded import Cluster, running
@@ -94,6 +94,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=5, help="facilities at once")
     parser.add_argument("--connections", type=int, default=4, help="of one worker")
+    parser.add_argument(
+        "--varied", action="store_true", help="all that traffic brings: smaller files, resubmissions, take-backs"
+    )
     parser.add_argument("--only", choices=["all", "rate", "api"], default="all")
     asyncio.run(bench(parser.parse_args()))
 
@@ -134,6 +137,7 @@ class Post:
 def office(args: argparse.Namespace) -> Iterator[Post]:
     """The simulated post office, with everything generated before it listens."""
     words = ["post-office", "--port", "0", "--facilities", str(args.facilities), "--claims", str(args.claims)]
+    words += [] if args.varied else ["--plain"]
     child = subprocess.Popen([SLUICE, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment())
     try:
         assert child.stdout is not None
@@ -282,7 +286,9 @@ async def plain_copy(cluster: Cluster, args: argparse.Namespace, number: int) ->
     """Claims a minute, when files that are there already are only parsed, and their rows copied into four bare tables."""
     url = await emptied(cluster, f"plain_{number}")
     files = [
-        file.document for profile in facilities(min(args.facilities, 4)) for file in generate(0, profile, claims=args.claims)
+        file.document
+        for profile in facilities(min(args.facilities, 4))
+        for file in generate(0, profile, claims=args.claims, mix=MIX if args.varied else PLAIN)
     ]
     connection = await asyncpg.connect(url)
     await connection.execute(
