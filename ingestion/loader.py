@@ -27,6 +27,7 @@ from ingestion.settling.history import REPEATED, UNKNOWN_ACTIVITY, Settled, Step
 from r4.resource import Resource
 from storage import claims as store
 from storage.claims import ClaimKey, Known, Row
+from storage.copying import encoded
 from storage.resources import Batch, Counts, Identifier, upsert
 
 P = ParamSpec("P")
@@ -322,9 +323,11 @@ def _settled(
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    claims: list[Row]
-    activities: list[Row]
-    said: dict[str, list[Row]]
+    """What COPY takes is encoded."""
+
+    claims: bytes
+    activities: bytes
+    said: dict[str, bytes]
     rewritten: list[Row]
     resources: list[Resource]
 
@@ -343,9 +346,9 @@ def _made(told: Sequence[_Told], identities: Identities, naming: Naming, tenant_
     for resource in _resources(told, identities, naming):
         resources[resource.type, resource.id] = resource
     return _Made(
-        [claim_row(tenant_id, each.key, each.settled) for each in told],
-        [activity_row(tenant_id, each.key, state) for each in told for state in each.settled.activities],
-        said,
+        encoded([claim_row(tenant_id, each.key, each.settled) for each in told]),
+        encoded([activity_row(tenant_id, each.key, state) for each in told for state in each.settled.activities]),
+        {table: encoded(rows) for table, rows in said.items()},
         rewritten,
         [resources[key] for key in sorted(resources)],
     )

@@ -6,6 +6,7 @@ Import and search share this.
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 
 _DATE = re.compile(
     r"(?P<year>[0-9]{4})(?:-(?P<month>[0-9]{2})(?:-(?P<day>[0-9]{2})(?:T"
@@ -18,6 +19,7 @@ _WIDEST_ZONE = timedelta(hours=14)
 _SECOND = timedelta(seconds=1)
 
 
+@lru_cache(maxsize=4096)  # the dates of what is written together are few
 def parse_range(text: str) -> tuple[datetime, datetime]:
     """The range [lower, upper) in UTC that a date or time covers by its precision; without a zone it is UTC already.
 

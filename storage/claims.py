@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import asyncpg
 
+from storage.copying import copy
 from storage.queries import load
 from storage.resources import Identifier
 
@@ -75,23 +76,20 @@ async def take_claims(connection: asyncpg.Connection, tenant_id: int, keys: Sequ
     return history
 
 
-async def write_claims(
-    connection: asyncpg.Connection, tenant_id: int, claims: Sequence[Row], activities: Sequence[Row]
-) -> None:
-    """`claims` and `activities`: whole rows of their tables."""
+async def write_claims(connection: asyncpg.Connection, tenant_id: int, claims: bytes, activities: bytes) -> None:
+    """`claims` and `activities`: whole rows of their tables, encoded for COPY."""
     if await connection.fetchval(_SQL["stage_used"]):
         await connection.execute(_SQL["stage_empty"])
-    await connection.copy_records_to_table("claim_stage", records=claims)
+    await copy(connection, "claim_stage", claims)
     await connection.execute(_SQL["claims_write"], tenant_id)
     if activities:
-        await connection.copy_records_to_table("activity_stage", records=activities)
+        await copy(connection, "activity_stage", activities)
         await connection.execute(_SQL["activities_write"], tenant_id)
 
 
-async def write_said(connection: asyncpg.Connection, table: str, rows: Sequence[Row]) -> None:
-    """Rows of a table in which nothing changes: event, diagnosis, observation, remittance, remittance_activity."""
-    if rows:
-        await connection.copy_records_to_table(table, schema_name="claims", records=rows)
+async def write_said(connection: asyncpg.Connection, table: str, rows: bytes) -> None:
+    """Encoded rows of a table in which nothing changes: event, diagnosis, observation, remittance, remittance_activity."""
+    await copy(connection, table, rows, "claims")
 
 
 async def rewrite_events(connection: asyncpg.Connection, rows: Sequence[Row]) -> None:

@@ -117,6 +117,11 @@ async def set_state(connection: asyncpg.Connection, facility: Facility, state: s
     await connection.execute(_SQL["set_state"], facility.facility_no, state, "")
 
 
+async def set_mailbox(connection: asyncpg.Connection, licence: str, *, url: str, login: str, password: bytes) -> None:
+    """Another address, or another account; `password` is sealed. Unless it is paused, it is polled at the next tick."""
+    await connection.execute(_SQL["set_mailbox"], licence, url, login, password)
+
+
 async def status(connection: asyncpg.Connection) -> list[Row]:
     return [dict(row) for row in await connection.fetch(_SQL["status"])]
 

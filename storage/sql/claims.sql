@@ -16,7 +16,8 @@ UPDATE claims.file SET claims = $4, activities = $5, skipped = $6, amount = $7
 WHERE tenant_id = $1 AND facility_no = $2 AND file_id = $3;
 
 -- settings: of a transaction that loads. Its statements look rows up by key, a few at a time, and are planned anew each time: a plan
--- from when a table was empty would scan it ever after.
+-- from when a table was empty would scan it ever after. Where two indexes look alike, for nothing is known of a table yet, the one
+-- that gives the order asked for is taken, since sorting is off.
 SET LOCAL plan_cache_mode = force_custom_plan;
 SET LOCAL jit = off;
 SET LOCAL enable_seqscan = off;
@@ -24,6 +25,7 @@ SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_material = off;
+SET LOCAL enable_sort = off;
 CREATE TEMP TABLE IF NOT EXISTS claim_stage (LIKE claims.claim) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS activity_stage (LIKE claims.activity) ON COMMIT DELETE ROWS;
 
@@ -121,15 +123,22 @@ FOR NO KEY UPDATE;
 
 -- identities_of: $1 tenant_id, $2 type, $3 resource_ids
 SELECT i.type, i.system, i.code, i.resource_id, i.made FROM claims.identity i
-WHERE i.tenant_id = $1 AND i.type = $2 AND i.resource_id = ANY ($3::text[]) AND i.resource_id <> '';
+WHERE i.tenant_id = $1 AND i.type = $2 AND i.resource_id = ANY ($3::text[]) AND i.resource_id <> ''
+ORDER BY i.resource_id;
 
 -- identities_held: which of the resources have an identifier of a system. $1 tenant_id, $2 type, $3 system, $4 resource_ids
-SELECT i.resource_id FROM claims.identity i
-WHERE i.tenant_id = $1 AND i.type = $2 AND i.resource_id = ANY ($4::text[])
-    AND i.resource_id <> '' AND i.system = $3
+-- Behind fences, and in the order of the indexes by resource: the system, too, leads to an index, and through all who have one.
+SELECT i.resource_id FROM (
+    SELECT i.resource_id, i.system FROM claims.identity i
+    WHERE i.tenant_id = $1 AND i.type = $2 AND i.resource_id = ANY ($4::text[]) AND i.resource_id <> ''
+    ORDER BY i.resource_id OFFSET 0
+) i WHERE i.system = $3
 UNION
-SELECT t.id FROM fhir.token t
-WHERE t.tenant_id = $1 AND t.type = $2 AND t.id = ANY ($4::text[]) AND t.param = 'identifier' AND t.system = $3;
+SELECT t.id FROM (
+    SELECT t.id, t.param, t.system FROM fhir.token t
+    WHERE t.tenant_id = $1 AND t.type = $2 AND t.id = ANY ($4::text[])
+    ORDER BY t.id OFFSET 0
+) t WHERE t.param = 'identifier' AND t.system = $3;
 
 -- identities_move: $1 tenant_id, $2 type, $3 from, $4 to
 UPDATE claims.identity SET resource_id = $4, made = false WHERE tenant_id = $1 AND type = $2 AND resource_id = $3 AND resource_id <> '';

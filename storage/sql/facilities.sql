@@ -23,6 +23,11 @@ SELECT facility_no, licence FROM ops.facility WHERE state = 'active' ORDER BY fa
 UPDATE ops.facility SET state = $2, reason = $3, next_poll_at = CASE WHEN $2 = 'active' THEN now() ELSE next_poll_at END
 WHERE facility_no = $1;
 
+-- set_mailbox: $1 licence, $2 url, $3 login, $4 password (sealed). A login that was refused is tried again with what is new.
+UPDATE ops.facility SET url = $2, login = $3, password = $4, next_poll_at = now(),
+       state = CASE state WHEN 'stopped' THEN 'active' ELSE state END, reason = CASE state WHEN 'stopped' THEN '' ELSE reason END
+WHERE licence = $1;
+
 -- stop: $1 facility_no, $2 reason. Unless the operator changed its state meanwhile.
 UPDATE ops.facility SET state = 'stopped', reason = $2 WHERE facility_no = $1 AND state = 'active';
 
