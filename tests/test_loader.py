@@ -14,7 +14,9 @@ from ingestion import loader as loading
 from simulator.claims import GeneratedFile, facilities, generate
 from simulator.claims_truth import truth
 from storage import claims as store
+from tests.claim_text import remittance, submission
 from tests.claims import Intake, assert_is_truth, connected, intake, standing
+from tests.support import add_tenant, served
 
 FACILITY = facilities(1)[0]
 
@@ -157,6 +159,31 @@ async def test_told_once(database: str, files: list[GeneratedFile]) -> None:
         assert {"Claim", "Encounter", "Patient"} <= set(types.split(","))
         await listening.execute("SELECT 1")
         assert heard.empty()
+
+
+async def test_a_warm_tenant_sees_it(database: str) -> None:
+    """What was committed is read at once through the channel: the claim by search, and the review with its money."""
+    keys = {"clinic": await add_tenant(database, "clinic")}
+    async with intake(database) as taken, served(database, keys=keys) as server:
+        assert (await server.get("/warm-up", "clinic", method="POST")).status == 201
+        assert "entry" not in (await server.get("/encounters", "clinic")).json
+        await taken.load(("1", submission("c1", net="100.00")))
+        encounter = (await server.get("/encounters", "clinic")).json["entry"][0]["resource"]
+        review = await server.get(f"/reviews/{encounter['id']}", "clinic")
+        assert money_of(review.json) == {"submitted": 100, "paid": 0, "taken-back": 0, "denied": 0, "pending": 100}
+        await taken.load(("2", remittance("c1", payment="60.00")))
+        review = await server.get(f"/reviews/{encounter['id']}", "clinic")
+        assert money_of(review.json) == {"submitted": 100, "paid": 60, "taken-back": 0, "denied": 0, "pending": 40}
+        assert review.path == "channel"
+        kinds = {entry["resource"]["resourceType"] for entry in review.json["entry"]}
+        assert {"Encounter", "Patient", "Practitioner", "Organization", "Condition", "Coverage", "Claim"} <= kinds
+        assert {"ClaimResponse", "ExplanationOfBenefit"} <= kinds
+
+
+def money_of(review: dict[str, Any]) -> dict[str, float]:
+    """The amounts of a review's one currency."""
+    (group,) = review["meta"]["extension"]
+    return {each["url"]: each["valueMoney"]["value"] for each in group["extension"]}
 
 
 async def test_timeline(database: str, files: list[GeneratedFile]) -> None:
