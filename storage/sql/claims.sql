@@ -161,7 +161,7 @@ SELECT pg_advisory_xact_lock(hashtext('sluice merge'), $1);
 SELECT pg_notify('sluice_changed', $1::int::text || ' ' || array_to_string($2::text[], ','));
 
 -- identity_secret: what resources are named by
-SELECT value FROM ops.secret WHERE name = 'identity';
+SELECT ops.identity_secret();
 
 -- statistics_refresh: for the planner; what somebody else is at already is left out
 ANALYZE (SKIP_LOCKED) fhir.resource, fhir.history, fhir.token, fhir.string, fhir.date, fhir.reference, claims.claim, claims.activity,

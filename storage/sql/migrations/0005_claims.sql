@@ -280,11 +280,17 @@ CREATE INDEX remittance_activity_claim ON claims.remittance_activity (tenant_id,
 -- What resources are named by. An Emirates ID could be guessed from a plain hash of it.
 INSERT INTO ops.secret VALUES ('identity', decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'));
 
+CREATE FUNCTION ops.identity_secret() RETURNS bytea
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT value FROM ops.secret WHERE name = 'identity'
+$$;
+
 GRANT USAGE ON SCHEMA claims TO sluice_ingest, sluice_report;
 GRANT SELECT ON ALL TABLES IN SCHEMA claims TO sluice_ingest, sluice_report;
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA claims TO sluice_ingest;
 GRANT SELECT, UPDATE ON ops.facility TO sluice_ingest;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ops.poll_run, ops.file_try, ops.ingest_error TO sluice_ingest;
-GRANT SELECT ON ops.secret TO sluice_ingest;
+REVOKE EXECUTE ON FUNCTION ops.identity_secret FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ops.identity_secret TO sluice_ingest;
 -- Statistics of what has just come into an empty table, before autovacuum looks.
 GRANT MAINTAIN ON ALL TABLES IN SCHEMA claims, fhir TO sluice_ingest;
