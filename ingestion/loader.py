@@ -9,6 +9,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
@@ -19,7 +20,16 @@ import msgspec
 
 from ingestion.claims import Claim, Event, Header, NotClaims, Parsed, Remark, Remitted, from_document
 from ingestion.identities import Identities, identify
-from ingestion.mapping.from_claims import Ids, Naming, clinical, financial, mentioned, patient, patient_identifiers
+from ingestion.mapping.from_claims import (
+    Ids,
+    Naming,
+    clinical,
+    coverage,
+    financial,
+    mentioned,
+    patient,
+    patient_identifiers,
+)
 from ingestion.parsing.parser import OtherKind, parse
 from ingestion.parsing.payloads import unpack
 from ingestion.rows import activity_row, claim_row, error_rows, event_row, place, said_rows, standing
@@ -102,7 +112,8 @@ class Loader:
         """A table that was empty is soon known for what it is now; from then on autovacuum looks in time."""
         before, self._written = self._written, self._written + written
         if any(before < size <= self._written for size in GROWN):
-            await store.refresh_statistics(connection)
+            with suppress(asyncpg.PostgresError):  # the file is in, whatever becomes of this
+                await store.refresh_statistics(connection)
 
     async def _off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
@@ -211,6 +222,9 @@ class _Loading:
         history = await store.take_claims(self._connection, self._tenant_id, [each.key for each in told])
         identities = await self._settle(told, history)
         shared: Sequence[Resource] = identities.resources
+        if len(told) > CHUNK_CLAIMS:
+            # What other files may be writing too is written first, so that later chunks wait for nobody.
+            shared = [*shared, *await self._off_loop(_coverages, told, identities, self._naming)]
         for chunk in range(0, len(told), CHUNK_CLAIMS):
             await self._write(told[chunk : chunk + CHUNK_CLAIMS], identities, shared)
             shared = ()
@@ -355,18 +369,26 @@ def _made(told: Sequence[_Told], identities: Identities, naming: Naming, tenant_
 
 
 def _resources(told: Sequence[_Told], identities: Identities, naming: Naming) -> Iterator[Resource]:
-    for each in told:
-        claim = each.settled.claim
-        if claim is None:
-            continue
-        identifiers = patient_identifiers(claim, naming)
-        patient_id = identities.patient(identifiers) if identifiers else naming.id_of("Patient", *each.key)
-        ids = Ids(patient_id, identities.ids)
+    for each, claim, ids in _submitted(told, identities, naming):
         if any(isinstance(event.content, Claim) for event in each.events):
-            if not identifiers:  # a patient who is known by this claim alone
-                yield patient(patient_id, (), naming)
+            if not patient_identifiers(claim, naming):  # a patient who is known by this claim alone
+                yield patient(ids.patient, (), naming)
             yield from clinical(each.settled, ids, naming)
         yield from financial(each.settled, ids, naming)
+
+
+def _submitted(told: Sequence[_Told], identities: Identities, naming: Naming) -> Iterator[tuple[_Told, Claim, Ids]]:
+    """Those whose submission has come, with the ids of whom they speak of."""
+    for each in told:
+        if (claim := each.settled.claim) is not None:
+            identifiers = patient_identifiers(claim, naming)
+            patient_id = identities.patient(identifiers) if identifiers else naming.id_of("Patient", *each.key)
+            yield each, claim, Ids(patient_id, identities.ids)
+
+
+def _coverages(told: Sequence[_Told], identities: Identities, naming: Naming) -> list[Resource]:
+    found = [coverage(each.settled, ids, naming) for each, _, ids in _submitted(told, identities, naming)]
+    return [resource for resource in found if resource is not None]
 
 
 def _remarks(told: Sequence[_Told]) -> Iterator[Remark]:

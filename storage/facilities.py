@@ -174,10 +174,15 @@ async def stop(connection: asyncpg.Connection, facility: Facility, reason: str) 
     await connection.execute(_SQL["stop"], facility.facility_no, reason)
 
 
+async def lose_runs(connection: asyncpg.Connection, facility_no: int, now: datetime) -> None:
+    """Call it with the facility's lock: runs without an end are lost then."""
+    await connection.execute(_SQL["lose_runs"], facility_no, now)
+
+
 async def start_run(connection: asyncpg.Connection, facility_no: int, worker: str, now: datetime, job_id: int | None) -> int:
-    """The new run's number. Call it with the facility's lock: runs without an end are lost then."""
+    """The new run's number. Call it with the facility's lock."""
     async with connection.transaction():
-        await connection.execute(_SQL["lose_runs"], facility_no, now)
+        await lose_runs(connection, facility_no, now)
         return int(await connection.fetchval(_SQL["start_run"], facility_no, worker, now, job_id))
 
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -23,7 +23,7 @@ import pytest
 
 from base.config import Config, describe
 from simulator.people import resources
-from tests.processes import SLUICE, Done, Running, environment, running, sluice, total
+from tests.processes import LIMIT_S, SLUICE, Done, Running, environment, running, sluice, total
 from tests.support import Served, add_tenant, connected, patient, served, until
 
 BACKLOG = 40
@@ -49,6 +49,8 @@ class Demo:
     printed: str
     notices: str
     answers: list[Answer]
+    facilities: list[dict[str, Any]]
+    """As `sluice ingest status` showed them."""
     code: int
     left: list[str]
 
@@ -75,12 +77,16 @@ def demo(folder: Path) -> Demo:
 async def run_demo(data: Path, by: signal.Signals) -> Demo:
     async with running("demo", data_dir=data, control_share=0) as process:
         await process.seen(lambda: "To paste:" in process.out or None)
-        await process.seen(lambda: sum(line.startswith("curl ") for line in process.out) == 5 or None)
+        await process.seen(lambda: sum(line.startswith("curl ") for line in process.out) == 6 or None)
         printed = "\n".join(process.out)
         lines = [line for line in process.out if line.startswith("curl ")]
         answers = await asyncio.to_thread(lambda: [paste(line, data.parent) for line in lines])
+        (status,) = [line for line in process.out if line.endswith(" ingest status")]
+        shown = await asyncio.to_thread(
+            lambda: subprocess.run(["sh", "-c", f"{status} --json"], check=True, capture_output=True)
+        )
         code = await process.end(by)
-    return Demo(printed, "\n".join(process.err), answers, code, using(data))
+    return Demo(printed, "\n".join(process.err), answers, json.loads(shown.stdout), code, using(data))
 
 
 def paste(line: str, folder: Path) -> Answer:
@@ -94,25 +100,35 @@ def paste(line: str, folder: Path) -> Answer:
 
 def using(data: Path) -> list[str]:
     """The processes that have anything to do with a data folder."""
-    lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
-    return [line for line in lines if str(data) in line]
+    return [name for _, name in processes_of(data)]
+
+
+def processes_of(data: Path) -> list[tuple[psutil.Process, str]]:
+    """By what they were called with, or told by SLUICE_DATA_DIR; with their command lines."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            if str(data) in command or process.environ().get("SLUICE_DATA_DIR") == str(data):
+                found.append((process, command))
+    return found
 
 
 def test_demo_names(demo: Demo) -> None:
-    """From nothing, the demo prints three tenants with their keys, the URLs, and five requests to paste."""
+    """From nothing, the demo prints three tenants with their keys, the URLs, and six requests to paste."""
     assert list(demo.keys) == FIRST
     assert len(set(demo.keys.values())) == 3
     url = re.search(r"Sluice is up at (http://127\.0\.0\.1:\d+)\.", demo.printed)
     assert url is not None
     assert f"FHIR base {url[1]}/fhir " in demo.printed
     assert f"metrics {url[1]}/metrics " in demo.printed
-    assert len(demo.answers) == 5
+    assert len(demo.answers) == 6
 
 
 def test_demo_requests(demo: Demo) -> None:
     """Every request does, pasted as it is printed, what the line above it says."""
-    channel, direct, search, review, warm_up = demo.answers
-    assert [answer.status for answer in demo.answers] == [200, 200, 200, 200, 201]
+    channel, direct, search, review, warm_up, _ = demo.answers
+    assert [answer.status for answer in demo.answers] == [200, 200, 200, 200, 201, 200]
     assert "X-Sluice-Path: channel" in channel.headers
     assert "X-Sluice-Path: direct" in direct.headers
     assert channel.body["id"] == "pat-1-1"
@@ -134,6 +150,22 @@ def check_review(bundle: Any) -> None:
     assert '"currency": "AED"' in money
 
 
+def test_demo_claims(demo: Demo) -> None:
+    """Claims come in: the last request shows one with all that was paid for it, of a person who was imported."""
+    entries = [entry["resource"] for entry in demo.answers[5].body["entry"]]
+    by_type = {resource["resourceType"]: resource for resource in entries}
+    assert {"Claim", "ClaimResponse", "ExplanationOfBenefit", "Coverage", "Practitioner"} <= by_type.keys()
+    assert "Harbour Hospital, day clinic" in [each.get("name") for each in entries if each["resourceType"] == "Organization"]
+    assert by_type["Patient"]["id"].startswith("pat-1-")
+    assert by_type["Encounter"]["subject"] == {"reference": f"Patient/{by_type['Patient']['id']}"}
+    (money,) = demo.answers[5].body["meta"]["extension"]
+    amounts = {each["url"]: each["valueMoney"] for each in money["extension"]}
+    assert amounts["paid"]["value"] > 0
+    assert amounts["submitted"] == by_type["Claim"]["total"]
+    assert [(row["tenant"], row["state"]) for row in demo.facilities] == [(name, "active") for name in FIRST]
+    assert demo.facilities[0]["claims"] > 0
+
+
 def test_demo_ends(demo: Demo) -> None:
     """Ctrl-C ends the demo with exit code 0 and leaves no process behind."""
     assert (demo.code, demo.left) == (0, [])
@@ -145,8 +177,24 @@ async def test_demo_again(demo: Demo, folder: Path) -> None:
     assert again.keys == demo.keys
     assert all(re.search(rf"^{name} .* resources", demo.notices, re.MULTILINE) for name in FIRST)
     assert "resources" not in again.notices
-    assert [answer.body for answer in again.answers[:4]] == [moved(demo, again, answer.body) for answer in demo.answers[:4]]
+    for same in (0, 1, 3):  # what a search finds first is what came in last
+        assert again.answers[same].body == moved(demo, again, demo.answers[same].body)
+    assert [answer.status for answer in again.answers] == [200] * 6
+    test_demo_claims(again)
     assert (again.code, again.left) == (0, [])
+
+
+@pytest.mark.usefixtures("demo")
+async def test_demo_killed(folder: Path) -> None:
+    """When the demo is killed, its post office, its worker and the database end by themselves."""
+    data = folder / "data"
+    async with running("demo", data_dir=data) as process:
+        await process.seen(lambda: any("facilities are polled" in line for line in process.err) or None)
+        there = processes_of(data)
+        process.process.kill()
+    assert all(any(part in name for _, name in there) for part in ("sluice demo", "demo_claims", "demo_worker", "postgres"))
+    _, left = await asyncio.to_thread(psutil.wait_procs, [each for each, _ in there], timeout=LIMIT_S)
+    assert left == []
 
 
 def moved(first: Demo, again: Demo, body: Any) -> Any:
@@ -169,15 +217,26 @@ async def test_demo_stopped_early(folder: Path) -> None:
 # Help and errors
 
 
-@pytest.mark.parametrize("command", [[], ["serve"]])
+@pytest.mark.parametrize("command", [[], ["serve"], ["worker"]])
 async def test_help(command: list[str]) -> None:
     """Help lists every setting, with its default, and every command."""
     done = await sluice(*command, "--help", COLUMNS=80)
     for name, default, text in describe():
         assert f"{name} ({default}): " in done.out if default else f"{name}: " in done.out
         assert " ".join(text.split()) in " ".join(done.out.split())
-    commands = [] if command else ["serve", "demo", "import", "migrate", "tenant", "key"]
-    assert all(f"│ {name} " in done.out for name in commands)
+    commands = ["serve", "worker", "demo", "import", "migrate", "tenant", "key", "facility", "ingest", "post-office"]
+    assert command or all(f"│ {name} " in done.out for name in commands)
+
+
+@pytest.mark.parametrize(
+    ("group", "commands"),
+    [("facility", ["add", "list", "poll", "pause", "resume"]), ("ingest", ["status", "errors", "retry"])],
+)
+async def test_help_of_ingestion(group: str, commands: list[str]) -> None:
+    """Each command of facilities and of what came in is listed with what it does."""
+    done = await sluice(group, "--help", COLUMNS=80)
+    assert done.code == 0
+    assert all(re.search(rf"│ {name} +\w", done.out) for name in commands)
 
 
 ERRORS: list[tuple[str, dict[str, str], str]] = [

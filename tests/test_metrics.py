@@ -11,7 +11,7 @@ import pytest
 from base.identity import key_hash
 from base.operations import OPERATIONS
 from metrics.accumulators import LATENCY_BOUNDS, Distribution, Family, merged
-from metrics.catalog import Metrics
+from metrics.catalog import FirstComers, Metrics, WorkerMetrics
 from metrics.exposition import exposition
 from metrics.loop_lag import watch_loop
 from metrics.process import readings
@@ -40,6 +40,22 @@ PROMISED = {
     "process_open_fds": ("gauge", ""),
     "process_max_fds": ("gauge", ""),
     "process_start_time_seconds": ("gauge", ""),
+}
+# And of a worker's: scraped from a real one in test_ingestion_walk.py.
+PROMISED_OF_WORKERS = {
+    "sluice_ingest_files_total": ("counter", "facility,outcome"),
+    "sluice_ingest_claims_total": ("counter", "facility"),
+    "sluice_ingest_stage_duration_seconds": ("histogram", "stage"),
+    "sluice_facility_polls_total": ("counter", "facility,outcome"),
+    "sluice_facilities_polling": ("gauge", ""),
+    "sluice_ingest_throttle": ("gauge", "reason"),
+    "sluice_ingest_held_bytes": ("gauge", ""),
+    "sluice_jobs": ("gauge", "entrypoint,status"),
+    **{
+        name: row
+        for name, row in PROMISED.items()
+        if name.startswith(("process_", "sluice_pool_", "sluice_event_loop_lag_seconds"))
+    },
 }
 KNOWN, ASKING, WARM = 10_000, 300, 150
 
@@ -164,15 +180,22 @@ async def test_promised(database: str) -> None:
     assert all(math.isfinite(value) for value in samples(text).values())
 
 
-def test_catalogue() -> None:
+@pytest.mark.parametrize("catalogue", [Metrics, WorkerMetrics])
+def test_catalogue(catalogue: type[Metrics | WorkerMetrics]) -> None:
     """Every metric has a help text and a name that says its unit, and counters end in _total."""
-    metrics = Metrics()
+    metrics = catalogue()
     metrics.add_process()
     for family in metrics.families.values():
         assert re.match(r"(sluice|process)_[a-z_]+$", family.name)
         assert family.help
         assert family.name.endswith("_total") == (family.kind == "counter")
         assert family.kind != "histogram" or family.name.endswith(("_seconds", "_size"))
+
+
+def test_first_comers() -> None:
+    """The first facilities keep their names in metrics, and all that come after are one."""
+    names = FirstComers(2)
+    assert [names.label(name) for name in ("a", "b", "c", "a", "d")] == ["a", "b", "other", "a", "other"]
 
 
 async def test_counted(database: str) -> None:
@@ -333,6 +356,7 @@ async def test_pool_is_measured(database: str) -> None:
     async with served(database, pool_size=7) as server:
         async with server.services.storage.read() as connection:
             await connection.fetch("SELECT pg_sleep(0.01)")
+            await until(lambda: server.services.storage.api.counts()["busy"] == 1)  # what is warm is restored beside it
             busy = await scraped(server)
         idle = await scraped(server)
     assert [total(busy, "sluice_pool_connections", pool="api", state=state) for state in ("busy", "idle", "missing")] == [

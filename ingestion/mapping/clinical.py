@@ -27,6 +27,12 @@ def clinical(settled: Settled, ids: Ids, naming: Naming) -> list[Resource]:
     return resources
 
 
+def coverage(settled: Settled, ids: Ids, naming: Naming) -> Resource | None:
+    """What claims share, beside who they speak of; None before the submission has come."""
+    base = about(settled, ids, naming)
+    return None if base is None else _coverage(base, naming)
+
+
 def _coverage(base: About, naming: Naming) -> Resource:
     said = base.claim
     members: Json = {"status": "active"}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ingestion.claims import Claim, Remitted
-from ingestion.mapping.clinical import clinical
+from ingestion.mapping.clinical import clinical, coverage
 from ingestion.mapping.codes import MEDICAL_LICENCE, NATIONAL_NUMBER, RECORD_NUMBER
 from ingestion.mapping.financial import financial
 from ingestion.mapping.naming import Naming
@@ -23,6 +23,7 @@ __all__ = [
     "Ids",
     "Naming",
     "clinical",
+    "coverage",
     "financial",
     "mentioned",
     "organization",
