@@ -1,14 +1,14 @@
 """What all polls of a worker share, and how they hold on to the database."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import asyncpg
 
 from base.errors import ServerBusy
 from ingestion.loader import Loaded, Received
-from ingestion.polling.pace import Budget
+from ingestion.polling.pace import Budget, Room
 from ingestion.polling.throttle import Brake
 from metrics.catalog import WorkerMetrics
 from storage.connections import Connection, Lender, Loan
@@ -33,6 +33,8 @@ class Means:
     brake: Callable[[], Brake]
     files_max: int
     timeout_s: float
+    room: Room = field(default_factory=Room)
+    """Where files are loaded."""
 
     def connection(self) -> Loan:
         """Waits for its turn as long as a poll lasts."""

@@ -1,8 +1,8 @@
 """How much at once: files of a facility, and bytes of a worker."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 SLOW_S = 20.0
 """A file that takes longer to come counts as a post office that has too much to do."""
@@ -49,6 +49,34 @@ class Gate:
     def leave(self) -> None:
         self.inside -= 1
         self._left.set()
+
+
+class Room:
+    """Shared by many, or had by one alone: whoever waits for that lets nobody else in before."""
+
+    def __init__(self) -> None:
+        self._door = asyncio.Lock()
+        self._inside = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        async with self._door:
+            self._inside += 1
+            self._empty.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._empty.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        async with self._door:
+            await self._empty.wait()
+            yield
 
 
 class Budget:

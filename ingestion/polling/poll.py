@@ -71,6 +71,7 @@ class Poller:
         async with self._locked(facility_no) as connection:
             facility = await facilities.facility_by_no(connection, facility_no)
             if facility is None or facility.state != "active":
+                await facilities.lose_runs(connection, facility_no, datetime.now(UTC))
                 return None
             with structlog.contextvars.bound_contextvars(tenant=facility.tenant, facility=facility.licence):
                 run_id = await facilities.start_run(connection, facility_no, self.name, datetime.now(UTC), job_id)

@@ -46,6 +46,7 @@ class Taker:
     def __post_init__(self) -> None:
         self.pace = Pace(self.facility.batch_size, self.means.files_max)
         self.seen: set[str] = set()
+        self._suspects: set[str] = set()
         self._label = self.means.metrics.labels.label(self.facility.licence)
         self._gate = Gate(lambda: self.means.brake().files(self.pace.size))
         self._acknowledgements_failed = 0
@@ -64,8 +65,10 @@ class Taker:
             known = await facilities.survey(connection.raw, self.facility, [file.file_id for file in files])
         wanted = [file for file in files if (it := known[file.file_id]).state is None and not it.parked]
         fresh = [file for file in wanted if known[file.file_id].tries == 0]
-        # One of these may have killed its worker: each goes alone, so that it takes no innocent one with it again.
+        # One of these may have killed its worker: each goes alone, so that it takes no innocent one with it again, nor one of
+        # another facility that this worker polls.
         tried = sorted((file for file in wanted if known[file.file_id].tries), key=lambda file: known[file.file_id].tries)
+        self._suspects.update(file.file_id for file in tried)
         self.tally.listed += len(wanted)
         owed = [file for file in files if not file.sent and known[file.file_id].state not in (None, "ignored")]
         for file in owed:
@@ -129,7 +132,8 @@ class Taker:
         while (item := await queue.get()) is not None:
             file, received = item
             try:
-                loaded = await self._load(file, received)
+                async with self.means.room.alone() if file.file_id in self._suspects else self.means.room.shared():
+                    loaded = await self._load(file, received)
             finally:
                 self._release(len(received.payload))
                 del item, received
