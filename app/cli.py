@@ -75,7 +75,7 @@ def demo(
     host: Annotated[str | None, typer.Option(help="goes before SLUICE_HOST")] = None,
     port: Annotated[int | None, typer.Option(help="goes before SLUICE_PORT")] = None,
 ) -> None:
-    """Three tenants with generated data, one of them warm, and five requests to paste."""
+    """Three tenants with generated data, one of them warm, claims that come in, and requests to paste."""
     from app.demo import demo as run
 
     run(settings(_given(host, port)))

@@ -1,10 +1,13 @@
-"""`sluice demo`: three tenants with generated data, one of them warm, and five requests to paste."""
+"""`sluice demo`: three tenants with generated data, one of them warm, claims that come in, and requests to paste."""
 
 import asyncio
 import contextlib
 import json
 import os
+import shlex
+import sys
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,13 +16,15 @@ from aiohttp import web
 from rich.console import Console
 
 from app.database import database
+from app.demo_claims import Place, claims_coming_in
 from app.importing import import_with_bar
 from app.reindexing import reindex_with_bar
 from app.serving import on_free_port, serve
 from base import log
-from base.config import Config
+from base.config import Config, ConfigError
 from base.identity import key_hash
 from handlers.services import SERVICES
+from ingestion.credentials import Vault
 from simulator.people import resources
 from storage.migrate import migrate
 from storage.reindex import is_outdated
@@ -35,9 +40,10 @@ _SCOPES = ("read", "warm", "report", "operate")
 _ANSWERED = """
     SELECT claim.to_id FROM fhir.reference claim JOIN fhir.reference answer ON answer.tenant_id = claim.tenant_id
         AND answer.to_type = 'Claim' AND answer.to_id = claim.id AND answer.type = 'ClaimResponse'
-    WHERE claim.tenant_id = $1 AND claim.type = 'Claim' AND claim.to_type = 'Encounter' ORDER BY claim.to_id LIMIT 1
+    WHERE claim.tenant_id = $1 AND claim.type = 'Claim' AND claim.to_type = 'Encounter' AND claim.to_id LIKE 'enc-%'
+    ORDER BY claim.to_id LIMIT 1
 """
-"""An encounter whose claim has its answer: its review has the most to show."""
+"""An imported encounter whose claim has its answer: its review has the most to show."""
 _SEARCH = "Encounter?patient.name=al&_include=Encounter:patient&_count=2&_pretty=true"
 notices = Console(stderr=True, soft_wrap=True)
 
@@ -45,7 +51,8 @@ notices = Console(stderr=True, soft_wrap=True)
 def demo(given: Config) -> None:
     """Prepares what is missing, then serves; a second demo of the same data folder finds everything there."""
     log.configure()
-    with database(on_free_port(given)) as config:
+    with database(on_free_port(given)) as config, contextlib.ExitStack() as beside:
+        with_claims = _can_take_claims(given)
         keys = asyncio.run(_prepare(config))
 
         async def ready(app: web.Application, _port: int) -> None:
@@ -54,9 +61,23 @@ def demo(given: Config) -> None:
                 tenant_id = (await connection.fetch("SELECT tenant_id FROM ops.tenant WHERE name = $1", WARM))[0][0]
                 encounter = (await connection.fetch(_ANSWERED, tenant_id))[0][0]
             await services.registry.warm_up(Tenant(tenant_id, WARM, exclusive=False))
-            print(_welcome(config, keys, encounter), flush=True)
+            print(_welcome(config, keys, encounter, with_claims=with_claims), flush=True)
+            if with_claims:
+                metrics_url = f"{replace(config, base_url='').base_url}/metrics"
+                place = Place(tuple(TENANTS), WARM, keys[WARM], config.base_url, metrics_url)
+                beside.enter_context(claims_coming_in(place))
 
         serve(config, ready=ready)
+
+
+def _can_take_claims(given: Config) -> bool:
+    """With a database of one's own, passwords of facilities need a secret."""
+    try:
+        Vault.from_config(given)
+    except ConfigError as error:
+        notices.print(f"no claims come in: {error}", style="yellow", markup=False, highlight=False)
+        return False
+    return True
 
 
 async def _prepare(config: Config) -> dict[str, str]:
@@ -100,7 +121,7 @@ async def _keys(connection: asyncpg.Connection, path: Path) -> dict[str, str]:
     return known
 
 
-def _welcome(config: Config, keys: dict[str, str], encounter: str) -> str:
+def _welcome(config: Config, keys: dict[str, str], encounter: str, *, with_claims: bool) -> str:
     base_url, warm, cold = config.base_url, keys[WARM], keys["oasis-clinics"]
     share = f"{config.control_share:.0%} go direct, for comparison"
     requests = [
@@ -124,8 +145,18 @@ def _welcome(config: Config, keys: dict[str, str], encounter: str) -> str:
     ]
     tenants = "\n".join(f"  {name:<18}{'warm' if name == WARM else 'cold':<6}{key}" for name, key in keys.items())
     lines = "\n".join(f"# {title}\ncurl -s {request}" for title, request in requests)
+    if with_claims:
+        lines += f"\n# the facilities whose claims come in; a request that shows one follows\n{_status_command()}"
     return (
         f"\nSluice is up at {base_url}. Tenants and their keys:\n\n{tenants}\n\n"
         f"FHIR base {base_url}/fhir    what it can do {base_url}/fhir/metadata\n"
         f"metrics {base_url}/metrics    stop with Ctrl-C\n\nTo paste:\n\n{lines}\n"
     )
+
+
+def _status_command() -> str:
+    """As it works in another terminal, in the same folder."""
+    beside = Path(sys.executable).with_name("sluice")
+    command = shlex.quote(str(beside) if beside.exists() else "sluice")
+    folder = os.environ.get("SLUICE_DATA_DIR")
+    return f"{f'SLUICE_DATA_DIR={shlex.quote(str(Path(folder).absolute()))} ' if folder else ''}{command} ingest status"

@@ -91,10 +91,18 @@ class Live:
     """Files that are made when they are due, and dated so."""
 
     def __init__(
-        self, seed: int, facility: FacilityProfile, *, since: datetime, mix: Mix = MIX, payers: Sequence[str] = INSURERS
+        self,
+        seed: int,
+        facility: FacilityProfile,
+        *,
+        since: datetime,
+        mix: Mix = MIX,
+        payers: Sequence[str] = INSURERS,
+        known: Iterable[tuple[str, str]] = (),
     ) -> None:
+        """`known` as in `generate`."""
         mix = replace(mix, early=0)  # it would be dated a day before
-        self._desk = Desk(seed, facility, mix, payers, str(to_minutes(since)))
+        self._desk = Desk(seed, facility, mix, payers, str(to_minutes(since)), known)
         self._is_turn_of_new = True
 
     def next(self, now: datetime, claims: int) -> list[GeneratedFile]:

@@ -51,6 +51,8 @@ class Demo:
     answers: list[Answer]
     facilities: list[dict[str, Any]]
     """As `sluice ingest status` showed them."""
+    offices: list[int]
+    """How the facilities' post offices answered, at the addresses that are registered."""
     code: int
     left: list[str]
 
@@ -75,7 +77,7 @@ def demo(folder: Path) -> Demo:
 
 
 async def run_demo(data: Path, by: signal.Signals) -> Demo:
-    async with running("demo", data_dir=data, control_share=0) as process:
+    async with running("demo", data_dir=data, control_share=0, throttle_cpu=1) as process:
         await process.seen(lambda: "To paste:" in process.out or None)
         await process.seen(lambda: sum(line.startswith("curl ") for line in process.out) == 6 or None)
         printed = "\n".join(process.out)
@@ -85,8 +87,16 @@ async def run_demo(data: Path, by: signal.Signals) -> Demo:
         shown = await asyncio.to_thread(
             lambda: subprocess.run(["sh", "-c", f"{status} --json"], check=True, capture_output=True)
         )
+        await process.seen(lambda: any("facilities are polled" in line for line in process.err) or None)
+        offices = await reached(data)
         code = await process.end(by)
-    return Demo(printed, "\n".join(process.err), answers, json.loads(shown.stdout), code, using(data))
+    return Demo(printed, "\n".join(process.err), answers, json.loads(shown.stdout), offices, code, using(data))
+
+
+async def reached(data: Path) -> list[int]:
+    rows = json.loads((await sluice("facility", "list", "--json", data_dir=data)).out)
+    async with aiohttp.ClientSession() as session:
+        return [(await session.get(f"{row['url']}?WSDL")).status for row in rows]
 
 
 def paste(line: str, folder: Path) -> Answer:
@@ -164,6 +174,7 @@ def test_demo_claims(demo: Demo) -> None:
     assert amounts["submitted"] == by_type["Claim"]["total"]
     assert [(row["tenant"], row["state"]) for row in demo.facilities] == [(name, "active") for name in FIRST]
     assert demo.facilities[0]["claims"] > 0
+    assert demo.offices == [200] * 3
 
 
 def test_demo_ends(demo: Demo) -> None:

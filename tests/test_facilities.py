@@ -153,6 +153,22 @@ async def test_licence_is_of_one_tenant(database: str) -> None:
                 )
 
 
+async def test_mailbox_moves(database: str) -> None:
+    """A facility whose mailbox has moved is polled there at once, also one whose login was refused; a paused one stays so."""
+    async with clinics(database, 3) as of, connected(database) as connection:
+        found = [await facilities.facility_of(connection, licence) for licence in of.licences]
+        await facilities.stop(connection, found[1], "login refused")
+        await facilities.set_state(connection, found[2], "paused")
+        await facilities.set_next_polls(connection, [(each.facility_no, NOW + timedelta(days=9999)) for each in found])
+        for each in found:
+            await facilities.set_mailbox(connection, each.licence, url="http://[::1]:1/x", login="new", password=b"sealed")
+        rows = await connection.fetch("SELECT *, next_poll_at <= now() AS is_due FROM ops.facility ORDER BY licence")
+    assert [(row["state"], row["reason"]) for row in rows] == [("active", ""), ("active", ""), ("paused", "")]
+    assert {(row["url"], row["login"], row["password"], row["is_due"]) for row in rows} == {
+        ("http://[::1]:1/x", "new", b"sealed", True)
+    }
+
+
 async def test_status_and_errors(database: str) -> None:
     """The status tells how many acknowledgements are owed and files parked; errors tell what was quarantined."""
     async with clinics(database) as of, polling(of) as polls, connected(database) as connection:
