@@ -13,7 +13,7 @@ from storage.claims import identity_secret
 from storage.resources import find_identifiers
 
 _LOOK_S = 0.5
-_OFTEN_S, _SELDOM_S = 2.0, 60.0
+_OFTEN_S, _SELDOM_S = 5.0, 60.0
 _OFTEN_FOR_S = 60.0
 """The time in which the first files come in."""
 _PATIENCE_S = 120.0

@@ -14,7 +14,7 @@ import asyncpg
 import structlog
 from pgqueuer import PgQueuer
 from pgqueuer.errors import RetryRequested
-from pgqueuer.models import Job, Schedule
+from pgqueuer.models import Job
 from pgqueuer.types import Channel
 
 from base.config import Config
@@ -26,7 +26,7 @@ from storage.jobs import CHANNEL, SCHEMA, queries
 
 log = structlog.get_logger()
 
-POLL, TICK = "poll", "tick"
+POLL = "poll"
 NOW = 1
 """The priority of a poll that somebody asked for."""
 _CONNECTION = {"role": "sluice_ingest", "application_name": "sluice jobs", "tcp_keepalives_idle": "30"}
@@ -118,16 +118,15 @@ class Jobs:
         """On one connection of its own: LISTEN needs a session."""
         connection = await asyncpg.connect(self.config.database_url, server_settings=_CONNECTION, timeout=5)
         try:
-            await self._tick()  # ticks that were missed are not made up for
+            await self._tick()
             queuer = self._queuer(connection)
             async with asyncio.TaskGroup() as group:
-                watching = group.create_task(self._watch(queuer))
-                stopping = group.create_task(self._stop(queuer, stop))
+                beside = [group.create_task(one) for one in (self._go_on(), self._watch(queuer), self._stop(queuer, stop))]
                 try:
                     await self._run(queuer)
                 finally:
-                    watching.cancel()
-                    stopping.cancel()
+                    for task in beside:
+                        task.cancel()
         finally:
             await connection.close(timeout=2)
 
@@ -138,12 +137,10 @@ class Jobs:
         queuer.qm.min_dequeue_poll_interval = timedelta(seconds=0.25)
         # hold: by default a job that fails is deleted without a trace.
         queuer.entrypoint(POLL, concurrency_limit=self.config.poll_facilities_max, on_failure="hold")(self._job)
-        tick_s = self.config.poll_tick_s
-        queuer.schedule(TICK, "* * * * *" if tick_s == 60 else f"* * * * * */{tick_s}")(self._scheduled)
         return queuer
 
     async def _run(self, queuer: PgQueuer) -> None:
-        await queuer.run(
+        await queuer.qm.run(
             dequeue_timeout=timedelta(seconds=_LOOK_S),
             batch_size=1,  # so that workers share what there is
             max_concurrent_tasks=max(2, self.config.poll_facilities_max),
@@ -178,8 +175,14 @@ class Jobs:
             return _AWAY_AGAIN
         return None
 
-    async def _scheduled(self, _schedule: Schedule) -> None:
-        await self._tick()
+    async def _go_on(self) -> None:
+        """Every worker's own: a tick of pgqueuer's that dies with its worker keeps all others from ticking for 30 s."""
+        while True:
+            await asyncio.sleep(self.config.poll_tick_s)
+            try:
+                await self._tick()
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("tick.missed", error=type(error).__name__)
 
     async def _tick(self) -> None:
         connection = await asyncpg.connect(self.config.database_url, server_settings=_CONNECTION, timeout=5)

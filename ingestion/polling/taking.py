@@ -26,6 +26,7 @@ TRIES_MAX = 3
 _ATTEMPTS = 8  # within one try, while the database is away or others are in the way: 10 s in all
 _BACKOFF_S = (0.05, 4.0)
 _SURVEYED = 1000
+_AGAIN_MAX = 50  # files that a post office lists again, having forgotten that they were acknowledged; the rest at the next poll
 _REFUSALS_MAX = 3  # acknowledgements that fail one after the other: the rest waits for the next poll
 
 
@@ -50,6 +51,7 @@ class Taker:
         self._label = self.means.metrics.labels.label(self.facility.licence)
         self._gate = Gate(lambda: self.means.brake().files(self.pace.size))
         self._acknowledgements_failed = 0
+        self._again_left = _AGAIN_MAX
         self._held = 0  # bytes
 
     async def take(self, files: Sequence[File]) -> bool:
@@ -72,7 +74,9 @@ class Taker:
         self.tally.listed += len(wanted)
         owed = [file for file in files if not file.sent and known[file.file_id].state not in (None, "ignored")]
         for file in owed:
-            if not known[file.file_id].acknowledged:
+            if known[file.file_id].acknowledged:
+                self._again_left -= 1
+            if not known[file.file_id].acknowledged or self._again_left >= 0:
                 await self.acknowledge(file.file_id)
         await self._take_all(fresh)
         for file in tried:
@@ -165,7 +169,7 @@ class Taker:
         raise AssertionError
 
     async def _not_loaded(self, file: File, error: Exception) -> None:
-        if is_away_now(error):
+        if is_away_now(error):  # the try stands: it may be this file that takes the database down
             raise error
         log.error("file.failed", file=file.file_id, exc_info=error)
         self.pace.went(well=False)
