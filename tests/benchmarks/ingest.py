@@ -45,7 +45,9 @@ INDEXES = """
     SELECT format('%I.%I', n.nspname, i.relname) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
     JOIN pg_namespace n ON n.oid = i.relnamespace
     WHERE n.nspname IN ('fhir', 'claims') AND NOT x.indisprimary AND NOT x.indisunique AND NOT i.relispartition
+        AND i.relname NOT LIKE '%\\_owner' AND i.relname NOT IN ('token_value', 'identity_resource')
 """
+"""Secondary ones, but for those that the loader itself looks things up by: without them it would scan."""
 DONE = """
     SELECT count(*) AS files, coalesce(sum(claims) FILTER (WHERE kind = 'submission'), 0)::bigint AS claims,
         coalesce(sum(claims) FILTER (WHERE kind = 'remittance'), 0)::bigint AS remitted
