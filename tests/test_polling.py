@@ -134,6 +134,18 @@ async def test_no_acknowledge(database: str) -> None:
         assert of.asked(licence, "DownloadTransactionFile") == len(of.files[licence])
 
 
+async def test_forgotten_acknowledgement(database: str) -> None:
+    """What a post office lists again, though it was acknowledged, is acknowledged again, and counts once."""
+    async with clinics(database) as of, polling(of) as polls:
+        licence = of.licences[0]
+        assert await polls.of(licence) == Ended("ok")
+        (box,) = of.office.boxes.values()
+        for file in box.received.values():
+            file.acknowledged.clear()
+        assert await polls.of(licence) == Ended("ok")
+        await assert_all_in(of)
+
+
 async def test_acknowledged_after_commit(database: str) -> None:
     """A received file whose load fails is not acknowledged, the others are."""
     files = files_of(1)
