@@ -530,7 +530,10 @@ async def test_exclusive_tenants_share_no_statement(database: str) -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tenants.dispatcher.settle", noting)
-            await asyncio.gather(*(server.get(f"/patients/p{n}", tenant) for n in range(30) for tenant in keys))
+            for _ in range(20):  # on a busy machine they may come one by one
+                await asyncio.gather(*(server.get(f"/patients/p{n}", tenant) for n in range(30) for tenant in keys))
+                if any(len(tenants) > 1 for tenants in seen):
+                    break
         assert any(len(tenants) > 1 for tenants in seen)
         assert all(1 not in tenants or tenants == {1} for tenants in seen)
 

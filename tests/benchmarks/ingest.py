@@ -99,12 +99,18 @@ def main() -> None:
     parser.add_argument(
         "--varied", action="store_true", help="all that traffic brings: smaller files, resubmissions, take-backs"
     )
+    parser.add_argument("--shared-buffers", default="512MB", help="of the database")
     parser.add_argument("--only", choices=["all", "rate", "api"], default="all")
     asyncio.run(bench(parser.parse_args()))
 
 
 async def bench(args: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(prefix="sluice-") as folder, running(Path(folder)) as cluster, office(args) as post:
+    settings = {"shared_buffers": args.shared_buffers}
+    with (
+        tempfile.TemporaryDirectory(prefix="sluice-") as folder,
+        running(Path(folder), settings) as cluster,
+        office(args) as post,
+    ):
         if args.only != "api":
             plain = [await plain_copy(cluster, args, number) for number in range(args.rounds)]
             full = [await whole(cluster, args, post, f"round_{number}") for number in range(args.rounds)]
