@@ -56,6 +56,19 @@ async def test_missing_one_is_applied(empty: str) -> None:
     assert await tables(empty) == {"one", "two"}
 
 
+async def test_reworded(empty: str) -> None:
+    """A database that applied a migration when a comment of it was another is brought to this version all the same."""
+    await migrate(empty, migrations()[:4])
+    async with connected(empty) as connection:
+        former = bytes.fromhex("4710a42fe915cee7fd0406bea56dafc0ccdd955bc8d651c6a65af059f3de9c86")
+        await connection.execute("UPDATE public.sluice_migration SET sha256 = $1 WHERE version = 2", former)
+    assert [migration.version for migration in await migrate(empty)] == [5, 6]
+    async with connected(empty) as connection:
+        await connection.execute("UPDATE public.sluice_migration SET sha256 = $1 WHERE version = 3", former)
+    with pytest.raises(MigrationError, match="0003 was changed"):
+        await migrate(empty)
+
+
 async def test_changed(empty: str) -> None:
     """A migration whose text was changed after it was applied is refused, and nothing else is applied."""
     await migrate(empty, [ONE])
