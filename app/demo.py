@@ -57,7 +57,7 @@ def demo(given: Config) -> None:
 
         async def ready(app: web.Application, _port: int) -> None:
             services = app[SERVICES]
-            async with services.storage.read() as connection:
+            async with services.storage.latest() as connection:
                 tenant_id = (await connection.fetch("SELECT tenant_id FROM ops.tenant WHERE name = $1", WARM))[0][0]
                 encounter = (await connection.fetch(_ANSWERED, tenant_id))[0][0]
             await services.registry.warm_up(Tenant(tenant_id, WARM, exclusive=False))

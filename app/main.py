@@ -20,10 +20,11 @@ from metrics.accumulators import Snapshot
 from metrics.catalog import Metrics
 from metrics.loop_lag import watch_loop
 from storage import keys, warmth
-from storage.connections import API_SETTINGS, Lender, Storage
+from storage.connections import API_SETTINGS, REPORT_SETTINGS, Lender
 from storage.hot import hot_statements
 from storage.keys import KeyRing
 from storage.listener import Listener
+from storage.servers import Storage
 from storage.warmth import CHANGED
 from tenants.deadlines import Deadlines
 from tenants.direct import DirectLine
@@ -79,8 +80,8 @@ async def lifespan(app: web.Application) -> AsyncIterator[None]:
 async def open_services(config: Config, gather: Gather) -> AsyncIterator[Services]:
     metrics = Metrics()
     metrics.add_process()
-    lender = _lender(config, metrics)
-    storage, deadlines, stop = Storage(lender), Deadlines(), asyncio.Event()
+    lender, report = _lender(config, metrics), _report_lender(config, metrics)
+    storage, deadlines, stop = Storage(lender, report), Deadlines(), asyncio.Event()
     dispatcher = Dispatcher(storage, metrics, total_max=config.queue_total)
     registry = TenantRegistry(config, storage, dispatcher, deadlines, metrics)
     direct = DirectLine(
@@ -92,6 +93,7 @@ async def open_services(config: Config, gather: Gather) -> AsyncIterator[Service
     keys = KeyRing(storage, config.key_ttl_s)
     tokens = Tokens(config, keys) if config.jwt_issuers else None
     await lender.open()
+    await report.open()
     try:
         async with asyncio.TaskGroup() as tasks:
             for loop in (watch_loop(metrics.loop_lag.child(), stop), dispatcher.run(), registry.run(), listener.run()):
@@ -121,6 +123,7 @@ async def open_services(config: Config, gather: Gather) -> AsyncIterator[Service
             await tokens.close()
         deadlines.close()
         await lender.close()
+        await report.close()
 
 
 def _lender(config: Config, metrics: Metrics) -> Lender:
@@ -133,9 +136,15 @@ def _lender(config: Config, metrics: Metrics) -> Lender:
     return lender
 
 
+def _report_lender(config: Config, metrics: Metrics) -> Lender:
+    settings = {**REPORT_SETTINGS, "statement_timeout": f"{config.report_timeout_s}s"}
+    wait = metrics.pool_wait.child("report")
+    return Lender("report", config.report_database_url or config.database_url, config.report_pool_size, settings, wait=wait)
+
+
 async def _cursor_secret(config: Config, storage: Storage) -> bytes:
     if config.secret:
         return config.secret.encode()
-    async with storage.read() as connection:
+    async with storage.latest() as connection:
         rows = await connection.fetch("SELECT ops.cursor_secret()")
     return bytes(rows[0][0])

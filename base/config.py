@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+VIEWS = ("balance-amount", "remittance-advice", "claims-by-payer")
+"""The report views, as routes, settings, metrics and commands name them."""
+
 
 class ConfigError(Exception):
     """A setting that cannot be used; the message says which, why, and what is expected."""
@@ -37,6 +40,22 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         if text not in choices:
             raise ValueError("one of " + ", ".join(choices))
         return text
+
+    return parse
+
+
+def _per_view(member: Callable[[str], Any]) -> Callable[[str], tuple[tuple[str, Any], ...]]:
+    """`300`, or `60,claims-by-payer=900`: of all, then those that differ; pairs by the view's name, `""` for all others."""
+
+    def parse(text: str) -> tuple[tuple[str, Any], ...]:
+        parts = [part.strip().rpartition("=")[::2] for part in text.split(",")]
+        try:
+            found = {name.strip(): member(value.strip()) for name, value in parts}
+        except ValueError as error:
+            raise ValueError(f"{error}, for all or as VIEW=NUMBER, separated by commas") from None
+        if len(found) < len(parts) or not set(found) <= {"", *VIEWS}:
+            raise ValueError("a number for all, or VIEW=NUMBER, separated by commas, each view once: " + ", ".join(VIEWS))
+        return tuple(sorted(found.items()))
 
     return parse
 
@@ -87,6 +106,12 @@ def _origins(text: str) -> tuple[str, ...]:
     return ("*",) if text.strip() == "*" else _list_of(lambda origin: bool(is_origin(origin)), expected)(text.lower())
 
 
+def _database_urls(text: str) -> tuple[str, ...]:
+    return _list_of(
+        lambda url: url.startswith(("postgresql://", "postgres://")), "URLs that begin with postgresql://, separated by commas"
+    )(text)
+
+
 def _default_data_dir() -> Path:
     root = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     # Root's home is closed to the user that PostgreSQL runs as, and must stay so.
@@ -98,6 +123,16 @@ class Config:
     """Every setting; `SLUICE_` and the field's name in capitals is the environment variable."""
 
     database_url: str = _setting("", "PostgreSQL 18 or later; unset: one is started in the data folder", str, secret=True)
+    replica_url: tuple[str, ...] = _setting(
+        (), "replicas that reads are spread over, separated by commas", _database_urls, secret=True
+    )
+    replica_lag_s: float = _setting(5.0, "seconds that a replica may be behind to be read", _number(0.01, 86400.0))
+    ingest_database_url: str = _setting(
+        "", "ingestion's own; unset: DATABASE_URL with the role sluice_ingest", str, secret=True
+    )
+    report_database_url: str = _setting(
+        "", "the reports' own; unset: DATABASE_URL with the role sluice_report", str, secret=True
+    )
     data_dir: Path = _setting(
         None, "where the embedded PostgreSQL keeps its data; unset: ~/.local/share/sluice (root: /var/lib/sluice)", Path
     )
@@ -105,6 +140,13 @@ class Config:
     port: int = _setting(8080, "port to listen on; 0: any that is free", _number(0, 65535, int))
     base_url: str = _setting("", "what links are made of; unset: http://HOST:PORT", _url)
     pool_size: int = _setting(11, "connections of the API in one process, beside one that listens", _number(8, 200, int))
+    report_pool_size: int = _setting(5, "connections of reports in one process", _number(1, 200, int))
+    report_timeout_s: float = _setting(30.0, "seconds that a report's statement may take", _number(0.05, 3600.0))
+    ingest_timeout_s: float = _setting(60.0, "seconds that a statement of ingestion may take", _number(0.05, 3600.0))
+    pool_acquire_s: float = _setting(10.0, "seconds that anything waits for a connection", _number(0.01, 300.0))
+    pool_lifetime_s: float = _setting(1800.0, "seconds after which a connection is replaced", _number(1.0, 86400.0))
+    pool_idle_s: float = _setting(300.0, "seconds after which a connection that is not needed is closed", _number(1.0, 86400.0))
+    pool_held_s: float = _setting(60.0, "seconds after which it is reported who holds a connection", _number(0.01, 86400.0))
     channels: str = _setting("on", "on, or off: warm-up answers 409 and everything is direct", _one_of("on", "off"))
     cooldown_s: float = _setting(600.0, "seconds that a tenant stays warm", _number(0.01, 86400.0))
     cooldown: str = _setting(
@@ -162,6 +204,19 @@ class Config:
     )
     throttle_cpu: float = _setting(
         0.95, "share of the machine's CPU from which on ingestion slows down; 1: never", _number(0.01, 1.0)
+    )
+    view_interval_s: tuple[tuple[str, float], ...] = _setting(
+        (("", 60.0),),
+        "seconds from one refresh of a report view to its next; 60,claims-by-payer=900",
+        _per_view(_number(1, 604800)),
+    )
+    view_changes_min: tuple[tuple[str, int], ...] = _setting(
+        (("", 1),), "changed claims below which a refresh waits, ten intervals at most", _per_view(_number(1, 10**9, int))
+    )
+    view_freshness_s: tuple[tuple[str, float], ...] = _setting(
+        (),
+        "seconds that a report view may be behind; below its interval, its changes alone are computed",
+        _per_view(_number(0.1, 604800)),
     )
     throttle_disk_free: float = _setting(
         0.05,

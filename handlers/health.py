@@ -16,7 +16,7 @@ async def live(_request: web.Request) -> web.Response:
 async def ready(request: web.Request) -> web.Response:
     """503 while the database does not answer within a second."""
     try:
-        async with asyncio.timeout(1), request.app[SERVICES].storage.read(1) as connection:
+        async with asyncio.timeout(1), request.app[SERVICES].storage.latest(1) as connection:
             await connection.fetch("SELECT 1")
     except (Problem, TimeoutError, OSError) as error:
         return web.json_response({"status": "not ready", "why": type(error).__name__}, status=503)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from time import perf_counter
 from typing import Any, ParamSpec, TypeVar
 
@@ -25,8 +26,8 @@ from ingestion.mapping.from_claims import (
 )
 from ingestion.parsing.parser import OtherKind, parse
 from ingestion.parsing.payloads import unpack
-from ingestion.rows import error_rows
-from ingestion.told import Mailbox, Told, amount_of, coverages, make, remarks_of, settle_all, size_of, told_of
+from ingestion.rows import amount_of, error_rows
+from ingestion.told import Mailbox, Told, coverages, make, remarks_of, settle_all, size_of, told_of
 from r4.resource import Resource
 from storage import claims as store
 from storage.claims import ClaimKey, Known, Row
@@ -248,7 +249,7 @@ class _Loading:
         skipped = sum(step.kind == "repetition" for step in steps)
         await store.write_errors(self._connection, error_rows(self._head, remarks_of(told)))
         activities = sum(map(size_of, parsed.claims))
-        amount = sum((amount_of(claim) for claim in parsed.claims), start=0)
+        amount = sum((amount_of(claim) for claim in parsed.claims), start=Decimal("0.00"))
         await store.count_file(self._connection, *self._head, len(parsed.claims), activities, skipped, amount)
         changed = tuple(self._counts.changed_types)
         await store.announce(self._connection, self._tenant_id, changed)

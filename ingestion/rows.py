@@ -1,6 +1,7 @@
 """A claim's history and standing as rows of the tables of schema claims. Pure."""
 
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import Any
 
 from ingestion.claims import Claim, Event, Remitted, to_document
@@ -74,7 +75,23 @@ def activity_row(tenant_id: int, key: ClaimKey, state: ActivityState) -> Row:
 def event_row(tenant_id: int, key: ClaimKey, step: Step) -> Row:
     """A row of claims.event."""
     kind, *rest = standing(step)
-    return (tenant_id, *key, *place(step.event), kind, step.event.at, *rest, to_document(step.event))
+    return (
+        tenant_id,
+        *key,
+        *place(step.event),
+        kind,
+        step.event.at,
+        *rest,
+        to_document(step.event),
+        amount_of(step.event.content),
+    )
+
+
+def amount_of(content: Claim | Remitted) -> Decimal:
+    """What a document asks for, or pays: the sum of its lines."""
+    if isinstance(content, Claim):
+        return sum((activity.net for activity in content.activities), Decimal("0.00"))
+    return sum((line.payment for line in content.lines), Decimal("0.00"))
 
 
 def said_rows(tenant_id: int, key: ClaimKey, event: Event) -> Iterator[tuple[str, Row]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from ingestion.claims import Claim, Event, Header, Parsed, Remark, Remitted, from_document
 from ingestion.identities import Identities
@@ -158,9 +158,3 @@ def remarks_of(told: Sequence[Told]) -> Iterator[Remark]:
 
 def size_of(content: Claim | Remitted) -> int:
     return len(content.activities if isinstance(content, Claim) else content.lines)
-
-
-def amount_of(content: Claim | Remitted) -> Any:
-    if isinstance(content, Claim):
-        return sum(activity.net for activity in content.activities)
-    return sum(line.payment for line in content.lines)

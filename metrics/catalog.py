@@ -2,6 +2,7 @@
 
 import itertools
 
+from base.config import VIEWS
 from base.operations import OPERATIONS
 from metrics.accumulators import LATENCY_BOUNDS, SIZE_BOUNDS, STAGE_BOUNDS, Family, Kind, Labels, Merge, Snapshot
 
@@ -30,6 +31,12 @@ class Catalogue:
         self.pool_wait = self._seconds("sluice_pool_wait_seconds", "Waiting for a connection", ("pool",))
         self.pool_busy = self._add(
             "sluice_pool_busy_seconds_total", "counter", "Seconds for which connections were lent", ("pool",)
+        )
+        self.pool_timeouts = self._add(
+            "sluice_pool_timeouts_total", "counter", "Who waited for a connection in vain", ("pool",)
+        )
+        self.pool_held_long = self._add(
+            "sluice_pool_held_long_total", "counter", "Connections that somebody held for too long: the log says who", ("pool",)
         )
         self.loop_lag = self._seconds(
             "sluice_event_loop_lag_seconds", "How much later than asked the event loop ran a timer", ()
@@ -140,6 +147,28 @@ class WorkerMetrics(Catalogue):
             "sluice_jobs", "gauge", "Jobs in the queue, of all workers", ("entrypoint", "status"), merge="max"
         )
         self.labels = FirstComers()
+        self.view_refresh = self._add(
+            "sluice_view_refresh_duration_seconds",
+            "histogram",
+            "Refreshes of a report view: as a whole (refreshed), its changes alone (applied), failed",
+            ("view", "outcome"),
+            bounds=STAGE_BOUNDS,
+        )
+        self.view_skipped = self._add(
+            "sluice_view_skipped_total",
+            "counter",
+            "Refreshes that were due and not needed: nothing changed (unchanged), too little (few), another worker's (busy)",
+            ("view", "reason"),
+        )
+        self.view_age = self._add(
+            "sluice_view_age_seconds", "gauge", "How long ago nothing was missing in a report view", ("view",), merge="max"
+        )
+        self.view_rows = self._add("sluice_view_rows", "gauge", "Rows of a report view", ("view",), merge="max")
+        for view in VIEWS:
+            for outcome in ("refreshed", "applied", "failed"):
+                self.view_refresh.child(view, outcome)
+            for reason in ("unchanged", "few", "busy"):
+                self.view_skipped.child(view, reason)
 
 
 class FirstComers:

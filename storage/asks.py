@@ -13,8 +13,8 @@ import asyncpg
 
 from base.errors import Mismatch
 from base.operations import Operation
-from storage.connections import Storage
 from storage.failures import is_data, problem_of, worth_another_try
+from storage.servers import Storage
 from storage.statements import Statement
 
 Rows = list[asyncpg.Record]
@@ -130,7 +130,7 @@ def _time_left(groups: list[list[Ask]]) -> float:
 
 async def _fetch(storage: Storage, groups: list[list[Ask]]) -> list[Rows]:
     left = max(_time_left(groups), 0.001)
-    async with storage.read(left) as connection:
+    async with storage.read((group[0].tenant_id for group in groups), left) as connection:
         now = perf_counter()
         for group in groups:
             for ask in group:

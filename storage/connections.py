@@ -53,6 +53,16 @@ INGEST_SETTINGS = {
     "jit": "off",
 }
 
+# Reports': what they read is one tenant's, named by `sluice.tenant_id` for each transaction.
+REPORT_SETTINGS = {
+    "role": "sluice_report",
+    "application_name": "sluice report",
+    "default_transaction_read_only": "on",
+    "idle_in_transaction_session_timeout": "60s",
+    "jit": "off",
+    "search_path": "pg_catalog",
+}
+
 
 class Connection:
     """A connection and the statements prepared on it."""
@@ -251,19 +261,3 @@ class Loan:
 
     async def __aexit__(self, *_: object) -> None:
         self._lender.give_back(self._connection)
-
-
-class Storage:
-    """Where code says whether it reads or writes; it receives a connection, never a pool.
-
-    Both are the primary's for now: reads move to replicas behind this wall.
-    """
-
-    def __init__(self, api: Lender) -> None:
-        self.api = api
-
-    def read(self, patience_s: float = 10.0) -> Loan:
-        return self.api.lend(patience_s)
-
-    def write(self, patience_s: float = 10.0) -> Loan:
-        return self.api.lend(patience_s)

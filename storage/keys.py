@@ -11,8 +11,8 @@ import asyncpg
 
 from base.identity import Identity, key_hash
 from base.remembered import Remembered
-from storage.connections import Storage
 from storage.failures import problem_of
+from storage.servers import Storage
 
 _OWNER = "SELECT key_id, tenant_id, tenant, exclusive, scopes FROM ops.key_owner($1)"
 _TENANT = "SELECT tenant_id, exclusive FROM ops.tenant WHERE name = $1"
@@ -47,7 +47,7 @@ class KeyRing:
 
     async def _row(self, sql: str, value: bytes | str) -> asyncpg.Record | None:
         try:
-            async with self._storage.read() as connection:
+            async with self._storage.latest() as connection:
                 rows = await connection.fetch(sql, value)
         except Exception as error:
             raise problem_of(error) from error

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from storage.asks import Rows
-from storage.connections import Loan, Storage
+from storage.connections import Loan
 from storage.failures import problem_of
 from storage.queries import load
+from storage.servers import Storage
 
 _SQL = load("warmth.sql")
 HOT = tuple(_SQL.values())
@@ -43,9 +44,9 @@ async def cool(storage: Storage, tenant_id: int) -> bool:
 async def warmth_of(storage: Storage, tenant_ids: Sequence[int] | None = None) -> list[Warmth]:
     """The warm ones of these tenants, or of all."""
     if tenant_ids is None:
-        rows = await _asked(storage.read(), "all_warm")
+        rows = await _asked(storage.latest(), "all_warm")
     else:
-        rows = await _asked(storage.read(), "some_warm", list(tenant_ids))
+        rows = await _asked(storage.latest(), "some_warm", list(tenant_ids))
     return [Warmth(*row) for row in rows]
 
 

@@ -10,7 +10,7 @@ from time import perf_counter
 
 from base.errors import Mismatch, ServerBusy, TenantBusy
 from storage.asks import Ask, settle
-from storage.connections import Storage
+from storage.servers import Storage
 from tenants.dispatcher import Dispatcher
 
 

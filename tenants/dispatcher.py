@@ -16,7 +16,7 @@ from base.errors import Mismatch, ServerBusy
 from base.operations import OPERATIONS, Kind
 from metrics.catalog import Metrics
 from storage.asks import Ask, settle
-from storage.connections import Storage
+from storage.servers import Storage
 from tenants.actor import TenantActor
 from tenants.phase import Phase
 

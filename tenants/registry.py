@@ -19,8 +19,8 @@ from base.errors import Conflict
 from base.operations import OPERATIONS, Operation
 from metrics.catalog import Metrics
 from storage.asks import Ask
-from storage.connections import Storage
 from storage.hot import probe_of
+from storage.servers import Storage
 from storage.warmth import Warmth, cool, warm, warmth_of
 from tenants.actor import Tenant, TenantActor
 from tenants.deadlines import Deadlines

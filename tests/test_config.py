@@ -48,6 +48,20 @@ def test_from_mapping() -> None:
         "SLUICE_THROTTLE_REPLICA_LAG_S": "3",
         "SLUICE_THROTTLE_CPU": "1",
         "SLUICE_THROTTLE_DISK_FREE": "0.2",
+        "SLUICE_REPLICA_URL": "postgresql://two, postgres://three",
+        "SLUICE_REPLICA_LAG_S": "2",
+        "SLUICE_INGEST_DATABASE_URL": "postgresql://four",
+        "SLUICE_REPORT_DATABASE_URL": "postgresql://five",
+        "SLUICE_REPORT_POOL_SIZE": "6",
+        "SLUICE_REPORT_TIMEOUT_S": "11",
+        "SLUICE_INGEST_TIMEOUT_S": "12",
+        "SLUICE_POOL_ACQUIRE_S": "3.5",
+        "SLUICE_POOL_LIFETIME_S": "600",
+        "SLUICE_POOL_IDLE_S": "30",
+        "SLUICE_POOL_HELD_S": "5",
+        "SLUICE_VIEW_INTERVAL_S": "120, claims-by-payer=900",
+        "SLUICE_VIEW_CHANGES_MIN": "10",
+        "SLUICE_VIEW_FRESHNESS_S": "balance-amount=1.5",
     }
     assert set(given) == {env_name(field.name) for field in fields(Config)}
     assert Config.from_mapping({**given, "SLUICE_SOMETHING_ELSE": "x", "PATH": "/bin"}) == Config(
@@ -88,6 +102,20 @@ def test_from_mapping() -> None:
         throttle_replica_lag_s=3.0,
         throttle_cpu=1.0,
         throttle_disk_free=0.2,
+        replica_url=("postgresql://two", "postgres://three"),
+        replica_lag_s=2,
+        ingest_database_url="postgresql://four",
+        report_database_url="postgresql://five",
+        report_pool_size=6,
+        report_timeout_s=11,
+        ingest_timeout_s=12,
+        pool_acquire_s=3.5,
+        pool_lifetime_s=600,
+        pool_idle_s=30,
+        pool_held_s=5,
+        view_interval_s=(("", 120), ("claims-by-payer", 900)),
+        view_changes_min=(("", 10),),
+        view_freshness_s=(("balance-amount", 1.5),),
     )
 
 

@@ -354,7 +354,7 @@ def test_process() -> None:
 async def test_pool_is_measured(database: str) -> None:
     """While connections are lent they are counted as busy, and their time is added up."""
     async with served(database, pool_size=7) as server:
-        async with server.services.storage.read() as connection:
+        async with server.services.storage.latest() as connection:
             await connection.fetch("SELECT pg_sleep(0.01)")
             await until(lambda: server.services.storage.api.counts()["busy"] == 1)  # what is warm is restored beside it
             busy = await scraped(server)

@@ -69,7 +69,9 @@ CROSS JOIN LATERAL (
 ) e;
 
 -- claims_write: what is staged stands for what is known now. $1 tenant_id
--- ON CONFLICT, though all are there: it looks each up by its key, whatever the planner believes of the table.
+-- ON CONFLICT, though all are there: it looks each up by its key, whatever the planner believes of the table. Reports learn of it from
+-- claims.change, with the group that the claim was in.
+WITH written AS (
 INSERT INTO claims.claim AS c
 SELECT * FROM claim_stage
 ON CONFLICT (tenant_id, provider_id, claim_id) DO UPDATE
@@ -81,7 +83,16 @@ SET (submitted_at, facility_id, payer_id, member_id, encounter_type, encounter_s
      excluded.taken_back, excluded.denied, excluded.pending, excluded.overpaid, excluded.status, excluded.status_at,
      excluded.resubmission_count, excluded.last_resubmission_at, excluded.remittance_count, excluded.first_remitted_at,
      excluded.last_remitted_at, excluded.settled_at, excluded.payment_reference, excluded.id_payer)
-WHERE c.tenant_id = $1;
+WHERE c.tenant_id = $1
+RETURNING new.provider_id, new.claim_id, new.remittance_count > 0 AS remitted, old.submitted_at, old.encounter_start,
+          old.payer_id, old.facility_id
+)
+INSERT INTO claims.change (tenant_id, provider_id, claim_id, remitted, month, payer_id, facility_id)
+SELECT $1, provider_id, claim_id, remitted,
+       CASE WHEN submitted_at IS NOT NULL
+            THEN date_trunc('month', coalesce(encounter_start, submitted_at) AT TIME ZONE 'Asia/Dubai')::date END,
+       payer_id, facility_id
+FROM written;
 
 -- activities_write: $1 tenant_id
 INSERT INTO claims.activity AS a
