@@ -28,7 +28,7 @@ from app.cli_tools import settings
 from app.database import database
 from app.demo_claims_telling import tell
 from app.demo_facilities import registered
-from app.demo_worker import follow_parent
+from app.parent import follow_parent
 from base import log
 from base.config import Config
 from handlers.protocol import until_told

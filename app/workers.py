@@ -17,6 +17,7 @@ import structlog
 import uvloop
 
 from app.main import create_app
+from app.parent import follow_parent
 from base import log as logs
 from base.config import Config
 from handlers.protocol import serve, until_told
@@ -117,29 +118,19 @@ async def _snapshot_of(path: Path) -> Snapshot | None:
 
 def _main() -> None:
     logs.configure()
+    follow_parent()
 
     async def run() -> None:
         stop = until_told()
-        orphaned = asyncio.create_task(_orphaned(stop))
         await run_worker(int(sys.argv[1]), Path(os.environ[_FOLDER]), Config.from_mapping(os.environ), stop)
-        orphaned.cancel()
 
     try:
         uvloop.run(run())
+    except KeyboardInterrupt:  # told to end before it listened for that
+        sys.exit(130)
     except Exception as error:  # the log has its place, and no traceback with a message
         log.error("worker.failed", worker=int(sys.argv[1]), exc_info=error)
         sys.exit(1)
-
-
-async def _orphaned(stop: asyncio.Event) -> None:
-    """Our standard input is a pipe whose other end the parent holds: when it was killed, nobody else would stop us."""
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    try:
-        await reader.read()
-        stop.set()
-    finally:
-        transport.close()
 
 
 if __name__ == "__main__":
