@@ -1,6 +1,7 @@
 """One real PostgreSQL for the run; a fresh database, migrated in a template, for each test that asks."""
 
 import asyncio
+import gc
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +19,12 @@ PROVE = bool(os.environ.get("SLUICE_PROVE"))
 _numbers = itertools.count(1)
 
 
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays to the end: to look through it for garbage again and again takes long."""
+    gc.collect()
+    gc.freeze()
+
+
 def database_url(cluster: Cluster, name: str) -> str:
     return cluster.url.rsplit("/", 1)[0] + f"/{name}"
 
@@ -33,8 +40,11 @@ async def make_database(cluster: Cluster, name: str, template: str = "template1"
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
+    from tests.reading import close_all
+
     with throwaway() as cluster:
         yield cluster
+        close_all()
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +54,15 @@ def template(cluster: Cluster) -> str:
 
     asyncio.run(make())
     return "migrated"
+
+
+@pytest.fixture(scope="session")
+def primary() -> Iterator[Any]:
+    """What the primaries of tests/replicas.py begin as: a Node."""
+    from tests.replicas import migrated
+
+    with migrated() as node:
+        yield node
 
 
 @pytest.fixture
@@ -82,3 +101,12 @@ def practice(cluster: Cluster, template: str) -> Any:
     from tests.support import build_home
 
     return build_home(cluster, template, "practice", fill)
+
+
+@pytest.fixture(scope="session")
+def ledger(cluster: Cluster, template: str) -> Any:
+    """A Home with claims of two tenants that bear the same ids; nobody writes to it, but for when it was refreshed."""
+    from tests.reporting import fill_ledger
+    from tests.support import build_home
+
+    return build_home(cluster, template, "ledger", fill_ledger)

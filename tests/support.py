@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 from multidict import CIMultiDict
 
-from app.main import create_app
+from app.main import MakeDispatcher, create_app
 from base.config import Config
 from base.identity import DEFAULT_SCOPES
 from handlers.protocol import runner_of
@@ -25,6 +25,7 @@ from r4.resource import split
 from storage.embedded import Cluster
 from storage.resources import Batch, upsert
 from storage.tenancy import create_key, create_tenant
+from tenants.dispatcher import Dispatcher
 from tests.conftest import make_database
 
 PATHS = ("direct", "channel")
@@ -103,7 +104,12 @@ async def store(connection: asyncpg.Connection, tenant: str, resources: Iterable
 
 @asynccontextmanager
 async def served(
-    database: str, *, keys: dict[str, str] | None = None, watch: Middleware | None = None, **settings: Any
+    database: str,
+    *,
+    keys: dict[str, str] | None = None,
+    watch: Middleware | None = None,
+    make_dispatcher: MakeDispatcher = Dispatcher,
+    **settings: Any,
 ) -> AsyncIterator[Served]:
     """The app on a free port. Open it inside the test's body: a TaskGroup's crash then fails the test itself.
 
@@ -112,21 +118,24 @@ async def served(
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]  # known before it is served, so that links lead back here
     config = Config(database_url=database, host="127.0.0.1", port=port, **{"control_share": 0.0, "key_ttl_s": 0.2, **settings})
-    app = create_app(config)
+    app = create_app(config, make_dispatcher=make_dispatcher)
     app.middlewares[:0] = [watch] if watch else []
     runner = runner_of(app)
     try:
         await runner.setup()
         await web.SockSite(runner, listening, backlog=1024).start()
-        # Unlimited: a test of 300 waiting requests must not wait in its own client.
-        connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(
-            connector=connector, auto_decompress=False, skip_auto_headers=["Accept-Encoding"]
-        ) as session:
+        async with session_of() as session:
             yield Served(app[SERVICES], f"http://127.0.0.1:{port}", session, database, dict(keys or {}))
     finally:
         await runner.cleanup()
         listening.close()
+
+
+def session_of() -> aiohttp.ClientSession:
+    """A client that sends nothing of its own, and is shown what was sent."""
+    # Unlimited: a test of 300 waiting requests must not wait in its own client.
+    connector = aiohttp.TCPConnector(limit=0)
+    return aiohttp.ClientSession(connector=connector, auto_decompress=False, skip_auto_headers=["Accept-Encoding"])
 
 
 def patient(key: str, /, **more: Any) -> dict[str, Any]:
@@ -190,10 +199,15 @@ def shown(reply: Reply) -> tuple[int, dict[str, str], bytes]:
 async def asking(home: Home, path: str, **settings: Any) -> AsyncIterator[Asker]:
     """A server on which every tenant goes the wanted path."""
     async with served(home.database, keys=home.keys, **{"pool_size": 8, **settings}) as server:
-        for tenant in home.keys:
-            standing = await server.get("/warm-up", tenant, "POST" if path == "channel" else "DELETE")
-            assert standing.status in (200, 201, 403)
+        await set_path(server, path)
         yield Asker(server, path)
+
+
+async def set_path(server: Served, path: str) -> None:
+    """For all tenants."""
+    for tenant in server.keys:
+        standing = await server.get("/warm-up", tenant, "POST" if path == "channel" else "DELETE")
+        assert standing.status in (200, 201, 403)
 
 
 def build_home(cluster: Cluster, template: str, name: str, fill: Callable[[Home], Coroutine[Any, Any, None]]) -> Home:

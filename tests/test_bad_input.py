@@ -13,6 +13,7 @@ import pytest
 from multidict import CIMultiDict
 
 from storage.embedded import Cluster
+from tests.reading import reading
 from tests.support import PATHS, Home, add_tenant, asking, build_home, diagnosed, encounter, patient
 
 CANARY = "Kanarienvogel"
@@ -126,7 +127,7 @@ REFUSALS = {
 @pytest.mark.parametrize("path", PATHS)
 async def test_refusals_say_where(home: Home, path: str) -> None:
     """Rule 9: a refusal names the element or parameter that is wrong."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for url, (code, expression) in REFUSALS.items():
             reply = await ask(url)
             assert diagnosed(reply, 406 if code == "not-supported" else 400, code), url
@@ -137,7 +138,7 @@ async def test_refusals_say_where(home: Home, path: str) -> None:
 async def test_refusals_are_quick(home: Home, path: str) -> None:
     """The server takes less than 5 ms for a refusal: it is one before the database is asked."""
     took: dict[str, list[float]] = {url: [] for url in [*REFUSALS, "/patients/zz"]}
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for _ in range(9):
             for url, times in took.items():
                 timing = (await ask.once(url)).headers["Server-Timing"]
@@ -153,7 +154,7 @@ async def test_accept(home: Home, path: str) -> None:
         "text/html, application/fhir+json;q=0.1", "application/fhir+xml,application/json", "APPLICATION/FHIR+JSON", "",
     )  # fmt: skip
     refused = ("application/fhir+xml", "text/html", "application/fhir+json;fhirVersion=3.0", "*/*;q=0", "nonsense", ";;,,;x")
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for accept in served:
             assert (await ask("/patients/a", Accept=accept)).status == 200, accept
         for accept in refused:
@@ -278,7 +279,7 @@ DATES = [
 @pytest.mark.parametrize("path", PATHS)
 async def test_strange_dates(home: Home, path: str, date: str) -> None:
     """Rule 4: If-Modified-Since that no calendar knows counts for nothing."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         assert (await ask("/patients/a", If_Modified_Since=date)).status == 200
 
 
@@ -300,7 +301,7 @@ WIDE = [
 @pytest.mark.parametrize("path", PATHS)
 async def test_wide_questions_cost_little(home: Home, path: str, query: str) -> None:
     """A search as wide as a URL holds is answered or refused within half a second, whatever it multiplies."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for _ in range(3):
             reply = await ask.once(f"/patients?{query}")
             assert reply.status in (200, 400), reply

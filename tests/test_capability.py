@@ -17,8 +17,9 @@ from r4.parameters import COMPARTMENTS, EVERY_TYPE, PARAMETERS, Parameter, Param
 from r4.search import INCLUSIONS_MAX, parse_search
 from r4.types import RESOURCE_TYPES
 from storage.embedded import Cluster
+from tests.reading import reading
 from tests.specimens import Json, specimens, values_of
-from tests.support import PATHS, Asker, Home, add_tenant, asking, build_home, bundle_of, diagnosed
+from tests.support import PATHS, Asker, Home, add_tenant, build_home, bundle_of, diagnosed
 
 BASE = "http://test.example"
 PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
@@ -68,7 +69,7 @@ RESOURCES = _resources(SAID)
 async def test_search_parameters(home: Home, path: str, kind: str) -> None:
     """Every parameter of a type finds by its value what has it, with every modifier and prefix that it names."""
     resource = STORED[kind, "full"]
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for row in _resources(await _statement(ask))[kind]["searchParam"]:
             for query, finds in _questions(kind, row, resource):
                 found = await _found(ask, f"/fhir/{kind}?{query}")
@@ -178,7 +179,7 @@ def _modified(parameter: Parameter, value: Any) -> dict[str, list[tuple[str, str
 async def test_inclusions(home: Home, path: str, kind: str) -> None:
     """Every _include and _revinclude of a type brings what is stored and is meant, once, and nothing else."""
     full = STORED[kind, "full"]
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         resource = _resources(await _statement(ask))[kind]
         for include in resource.get("searchInclude", []):
             wanted = {key for key in _led_to(full, include.rpartition(":")[2]) if key in STORED} - {(kind, "full")}
@@ -220,7 +221,7 @@ async def _brought(ask: Asker, kind: str, query: str) -> set[tuple[str, str]]:
 
 async def test_other_types(home: Home) -> None:
     """What is said of the types without parameters of their own holds too: those of every type, and what refers to them."""
-    async with asking(home, "direct") as ask:
+    async with reading(home, "direct") as ask:
         said = await _statement(ask)
         common = [row["name"] for row in said["rest"][0]["searchParam"]]
         assert common == ["_id", "_lastUpdated", *EVERY_TYPE, "_has"]
@@ -240,7 +241,7 @@ async def test_other_types(home: Home) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_interactions(home: Home, path: str) -> None:
     """Every interaction that a type names is answered for that type, and no other is."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         said = await _statement(ask)
         for kind, row in _resources(said).items():
             if path == "channel" and kind not in WITH_CHANNEL:
@@ -290,7 +291,7 @@ async def _interact(ask: Asker, code: str, kind: str, name: str, *, there: bool)
 @pytest.mark.parametrize("path", PATHS)
 async def test_operations_and_compartments(home: Home, path: str) -> None:
     """Every operation gives its resource among others; every compartment gives what its definition's parameters lead from."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         said = await _statement(ask)
         for kind, row in _resources(said).items():
             for operation in row.get("operation", []):

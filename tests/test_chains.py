@@ -9,6 +9,7 @@ from r4.criteria import DEPTH_MAX
 from r4.search import HOPS_MAX
 from storage import branches, lists
 from storage.embedded import Cluster
+from tests.reading import reading
 from tests.search_data import generated
 from tests.search_model import Model
 from tests.support import (
@@ -16,7 +17,6 @@ from tests.support import (
     Asker,
     Home,
     add_tenant,
-    asking,
     build_home,
     delete,
     diagnosed,
@@ -132,7 +132,7 @@ BACKWARD = {
 @pytest.mark.parametrize("path", PATHS)
 async def test_forward(home: Home, path: str) -> None:
     """Rule 25: a chain finds by what a reference leads to, if it is there, in as many steps as are said."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for question, expected in FORWARD.items():
             assert await find(ask, question) == expected, question
         assert await find(ask, "Encounter?patient.family=zorn", "two") == ["e9"]
@@ -142,7 +142,7 @@ async def test_forward(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_backward(home: Home, path: str) -> None:
     """Rule 25: _has finds by what leads to a resource, nested and with chains; each _has may be met by another one."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for question, expected in BACKWARD.items():
             assert await find(ask, question) == expected, question
 
@@ -154,7 +154,7 @@ async def test_few_and_many(hospital: Home, few: int, monkeypatch: pytest.Monkey
     monkeypatch.setattr(branches, "FEW_REFERRED", few)
     lists._list_statement.cache_clear()
     try:
-        async with asking(hospital, "direct") as ask:
+        async with reading(hospital, "direct") as ask:
             for kind, name, value in (
                 ("Encounter", "patient.gender", "female,male"),
                 ("Encounter", "patient.family", "m,g"),
@@ -178,7 +178,7 @@ async def test_few_and_many(hospital: Home, few: int, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("path", PATHS)
 async def test_ambiguous(home: Home, path: str) -> None:
     """Rule 18: a chain, or a bare id, that could be of several types is refused, in words that say how to ask."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for question, hint in {
             "Encounter?subject.identifier=g": "subject:Patient.identifier",
             "Encounter?subject._id=same": "subject:Patient._id",
@@ -210,7 +210,7 @@ async def test_unknown_and_malformed(home: Home, path: str) -> None:
         "_has:Condition:encounter:code:foo=x",
         "patient.gender:exact=x", "patient.organization=a_b", "_has:Condition:encounter:recorded-date=x", "patient._id:not=a",
     )  # fmt: skip
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for query in dropped:
             reply = await ask(f"/fhir/Encounter?{query}")
             assert len(ids(reply)) == 7, query
@@ -224,7 +224,7 @@ async def test_unknown_and_malformed(home: Home, path: str) -> None:
 async def test_length_is_limited(home: Home, path: str) -> None:
     """A chain, and all chains of a search together, have a limit; up to it they are answered."""
     deep = "part-of." * DEPTH_MAX
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         assert await find(ask, f"Encounter?{deep}status=planned") == []
         diagnosed(await ask(f"/encounters?{deep}part-of.status=planned"), 400, "invalid")
         assert await find(ask, f"Patient?{'_has:Patient:link:' * DEPTH_MAX}gender=male") == []

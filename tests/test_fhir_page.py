@@ -8,8 +8,9 @@ from docs import build
 from docs.rules import ABSENT, EXAMPLES, REFUSED, RULES, Example, Refusal
 from r4.parameters import PARAMETERS
 from storage.embedded import Cluster
+from tests.reading import reading
 from tests.specimens import specimens
-from tests.support import Home, add_tenant, asking, build_home, bundle_of, diagnosed
+from tests.support import Home, add_tenant, build_home, bundle_of, diagnosed
 
 IDS = {"patient": "full", "encounter": "full"}
 
@@ -59,7 +60,7 @@ async def test_examples(home: Home, example: Example) -> None:
     if example.form:
         headers["Content_Type"] = "application/x-www-form-urlencoded"
     body = example.form.format(**IDS).encode() or None
-    async with asking(home, "direct") as ask:
+    async with reading(home, "direct") as ask:
         url = f"/fhir/{example.path.format(**IDS)}"
         reply = await ask.once(url, "one" if example.key else None, "POST" if body else "GET", body=body, **headers)
         if name == "If-None-Match":
@@ -77,7 +78,7 @@ async def test_examples(home: Home, example: Example) -> None:
 async def test_refusals(home: Home, refusal: Refusal) -> None:
     """What is said to be refused is refused, as it is said."""
     url = f"/fhir/{refusal.path.format(**IDS)}".replace("/?", "?")
-    async with asking(home, "direct") as ask:
+    async with reading(home, "direct") as ask:
         if refusal.lenient:
             assert bundle_of(await ask.once(url))["link"][0]["url"].endswith("?_count=20")
         reply = await ask.once(url, method=refusal.method, Prefer="handling=strict")

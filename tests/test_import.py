@@ -332,8 +332,7 @@ async def _peak_of_resources_mib(database: str, folder: Path, resources: int) ->
 @_has_peak
 async def test_memory_stays_flat(database: str, tmp_path: Path) -> None:
     """Three times as many resources take no more memory."""
-    few = await _peak_of_resources_mib(database, tmp_path, 10_000)
-    many = await _peak_of_resources_mib(database, tmp_path, 30_000)
+    few, many = await asyncio.gather(*(_peak_of_resources_mib(database, tmp_path, size) for size in (10_000, 30_000)))
     assert many - few < 5
 
 
@@ -343,8 +342,8 @@ async def test_what_waits_takes_no_memory(database: str, tmp_path: Path) -> None
     tenant_id = await make_tenant(database)
     waiting = resource("Basic", "b", author={"reference": "Practitioner?identifier=404"}, text="x" * 1_000_000)
     line = bundle("transaction", entry("PUT", "Basic/b", waiting))
-    few = await _peak_mib(database, tenant_id, write_lines(tmp_path / "few.ndjson", [line] * 5))
-    many = await _peak_mib(database, tenant_id, write_lines(tmp_path / "many.ndjson", [line] * 60))
+    files = [write_lines(tmp_path / f"{number}.ndjson", [line] * number) for number in (5, 60)]
+    few, many = await asyncio.gather(*(_peak_mib(database, tenant_id, file) for file in files))
     assert many - few < 10
 
 

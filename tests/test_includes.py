@@ -8,6 +8,7 @@ import pytest
 from r4.search import INCLUSIONS_MAX
 from storage.embedded import Cluster
 from storage.inclusions import DEPTH_MAX, INCLUDED_MAX
+from tests.reading import reading
 from tests.search_data import generated
 from tests.search_model import Model
 from tests.support import (
@@ -15,7 +16,6 @@ from tests.support import (
     Asker,
     Home,
     add_tenant,
-    asking,
     build_home,
     bundle_of,
     delete,
@@ -125,7 +125,7 @@ BROUGHT = {
 @pytest.mark.parametrize("path", PATHS)
 async def test_what_is_brought(home: Home, path: str) -> None:
     """Rule 23: what the matches lead to and what leads to them, each once, never a match; again only by :iterate."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for question, expected in BROUGHT.items():
             reply = await ask(f"/fhir/{question}")
             assert included(reply) == expected, question
@@ -135,7 +135,7 @@ async def test_what_is_brought(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_refused_and_dropped(home: Home, path: str) -> None:
     """Rule 23: a malformed inclusion is refused; one that can bring nothing is dropped, or refused when handling is strict."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for value in (
             "Encounter", "Encounter:", ":patient", "Encounter:patient:", "Encounter:patient:Patient:x", "encounter:patient",
             "**",
@@ -177,7 +177,7 @@ async def _pages(ask: Asker, url: str, tenant: str = "one") -> list[tuple[list[s
 @pytest.mark.parametrize("path", PATHS)
 async def test_pages(home: Home, path: str) -> None:
     """Rule 14: each page brings what its own matches need, again if need be; includes do not count (Rules 12 and 13)."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         pages = await _pages(ask, "/encounters?_include=Encounter:patient&_include=Encounter:part-of&_count=1&_total=accurate")
         assert [match for matches, _ in pages for match in matches] == ["e1", "e2", "e3", "e4", "e5", "e6"]
         assert [brought for _, brought in pages] == [["Encounter/e2", "Patient/a"], ["Patient/a"], [], [], [], []]
@@ -194,7 +194,7 @@ async def test_next_keeps_inclusions(home: Home, path: str) -> None:
     """Rule 14: next carries inclusions, order, subset and total; another inclusion is another list."""
     inclusions = "_include=Encounter:patient&_revinclude:iterate=Condition:patient"
     asked = f"{inclusions}&_sort=-status&_total=accurate&_elements=status&_count=2"
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         first = await ask(f"/encounters?{asked}")
         for link in first.json["link"]:
             rest = sorted(part for part in link["url"].partition("?")[2].split("&") if not part.startswith("_cursor="))
@@ -208,7 +208,7 @@ async def test_next_keeps_inclusions(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_too_many(home: Home, path: str) -> None:
     """Rule 23: more than a page may bring is cut off, and an OperationOutcome entry says so; the Bundle stays valid."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         reply = await ask("/patients?_revinclude=Encounter:patient", "crowd")
         bundle = bundle_of(reply)
         *entries, last = bundle["entry"]
@@ -239,7 +239,7 @@ async def test_includes_are_the_models(hospital: Home, path: str) -> None:
             for one, other in pairwise(back)
         ),
     ]
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         for inclusions in sets:
             url = "/encounters?_count=13&" + "&".join(f"{name}={value}" for name, value in inclusions)
             for matches, brought in (await _pages(ask, url))[:3]:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from r4.review import MONEY_URL, money_meta
 from storage.embedded import Cluster
+from tests.reading import reading
 from tests.support import (
     NOW,
     PATHS,
     Home,
     Reply,
     add_tenant,
-    asking,
     build_home,
     bundle_of,
     connected,
@@ -197,7 +197,7 @@ def money_of(meta: bytes) -> dict[str, dict[str, Decimal]]:
 @pytest.mark.parametrize("path", PATHS)
 async def test_what_is_in_it(home: Home, path: str) -> None:
     """The encounter is the match; what it names, what names it, its claims' answers and coverages come once each."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         reply = await ask("/reviews/e")
         assert reply.path == path
         assert reply.body == (await ask("/fhir/Encounter/e/$everything")).body
@@ -213,7 +213,7 @@ async def test_what_is_in_it(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_money(home: Home, path: str) -> None:
     """Money is summed by currency to the digit: from explanations by category, else from payments; the rest is pending."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         body = (await ask("/reviews/e")).body
         wanted = {currency: {part: Decimal(text) for part, text in parts.items()} for currency, parts in MONEY.items()}
         assert money(body) == wanted
@@ -225,7 +225,7 @@ async def test_money(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_pages(home: Home, path: str, count: int) -> None:
     """The pages of a review are together the whole, in its order, and each has the same money."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         whole = await ask("/reviews/e")
         seen: list[str] = []
         step: str | None = f"/reviews/e?_count={count}"
@@ -247,7 +247,7 @@ async def test_narrowed(home: Home, path: str) -> None:
     async with connected(home.database) as connection:
         changed = [patient("a", active=True), claim("c3", "e", {"value": 0.30, "currency": "AED"}) | {"status": "draft"}]
         await store(connection, tenant, changed, NOW + timedelta(days=40))
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         whole = await ask("/reviews/e", tenant)
         for query, kept in (
             ("_type=Claim", ["Claim/c1", "Claim/c2", "Claim/c3"]),
@@ -282,7 +282,7 @@ async def test_narrowed(home: Home, path: str) -> None:
 async def test_narrowed_in_one_batch(home: Home) -> None:
     """Reviews that are narrowed differently share a statement, and each has its own answer."""
     queries = ["", "_type=Claim", "_type=Procedure,Patient", "_since=2027", "_count=2", "_type=Coverage&_count=1"] * 4
-    async with asking(home, "channel") as ask:
+    async with reading(home, "channel") as ask:
         replies = await asyncio.gather(*(ask.once(f"/reviews/e?{query}") for query in queries))
         assert {reply.path for reply in replies} == {"channel"}
         for query, reply in zip(queries, replies, strict=True):
@@ -292,7 +292,7 @@ async def test_narrowed_in_one_batch(home: Home) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_narrowed_links(home: Home, path: str) -> None:
     """Rules 10 and 14: self and next keep what narrows, and a cursor is good for that alone."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         pairs = [("_since", "2020-01-01"), ("_type", "Procedure,Claim")]
         query = "&".join(f"{name}={value}" for name, value in pairs)
         reply = await ask(f"/fhir/Encounter/e/$everything?{query}&_count=2&start=2024")
@@ -308,7 +308,7 @@ async def test_narrowed_links(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_not_there(home: Home, path: str) -> None:
     """An unknown encounter's review is 404 and a deleted one's 410; so is another tenant's, whatever points at it there."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for url in ("/reviews/zz", "/fhir/Encounter/zz/$everything", "/reviews/a"):
             assert diagnosed(await ask(url), 404, "not-found")
         assert diagnosed(await ask("/reviews/gone"), 410, "deleted")
@@ -324,7 +324,7 @@ async def test_changed_money_is_another_etag(home: Home, path: str) -> None:
     """A review is unchanged as long as all around it is."""
     tenant = f"moving-{path}"
     home.keys[tenant] = await add_tenant(home.database, tenant, [encounter("e"), claim("c", "e", {"value": 1})])
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         first = await ask("/reviews/e", tenant)
         assert (await ask("/reviews/e", tenant, If_None_Match=first.headers["ETag"])).status == 304
         await delete(home.database, tenant, ("Claim", "c"))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from storage import branches, lists
 from storage.connections import Connection
 from tests.conftest import PROVE
+from tests.reading import reading
 from tests.search_data import Stored, generated
 from tests.search_model import Model
 from tests.search_questions import PREFIXES, Question, Questioner, prove
@@ -23,7 +24,6 @@ from tests.support import (
     Home,
     Reply,
     add_tenant,
-    asking,
     bundle_of,
     diagnosed,
     encounter,
@@ -86,7 +86,7 @@ async def test_search_is_the_model(hospital: Home, few: int, path: str) -> None:
         count = pick.randint(1, 5) if len(expected) <= 12 else pick.choice([13, 40, 1000])
         assert await walked(ask, question, count) == expected, question
 
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         await prove(st.randoms(use_true_random=True), holds, EXAMPLES)
 
 
@@ -103,7 +103,7 @@ async def test_two_bounds_of_a_date(database: str) -> None:
     """Any two prefixes of the date by which a list is ordered find what both mean, alone and beside two common values."""
     home = Home(database, {"one": await add_tenant(database, "one", VISITS)})
     model = Model({"Encounter": [Stored(visit, NOW) for visit in VISITS]})
-    async with asking(home, "direct") as ask:
+    async with reading(home, "direct") as ask:
         for one, other in combinations_with_replacement(PREFIXES[1:], 2):
             for day, other_day in product(("1990", "2013", "2013-11-25T10:00:00Z"), repeat=2):
                 dates = [("date", f"{one}{day}"), ("date", f"{other}{other_day}")]
@@ -126,7 +126,7 @@ def test_model_sees_something() -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_bundle(hospital: Home, path: str) -> None:
     """Rule 10: a searchset is a valid Bundle: unique absolute URLs, each entry's mode, no empty arrays, no id of its own."""
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         base = ask.server.services.config.base_url
         for url in (
             "/patients?_count=50",
@@ -170,7 +170,7 @@ USED = {
 @pytest.mark.parametrize("path", PATHS)
 async def test_self_shows_what_was_used(hospital: Home, path: str) -> None:
     """Rule 10: the self link shows the parameters that were used, with the count, and none that were left out."""
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         for query, used in USED.items():
             assert sorted(self_pairs(await ask(f"/patients?{query}"))) == sorted([*used, ("_count", "20")]), query
         for name in ("count", "true"):
@@ -184,7 +184,7 @@ async def test_self_shows_what_was_used(hospital: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_left_out(hospital: Home, path: str) -> None:
     """Rule 11: an unknown or empty parameter is left out of the search; strict handling refuses the unknown, and says where."""
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         everything = ids(await ask("/patients?_count=1000"))
         for query in (
             "unknown=1",
@@ -216,7 +216,7 @@ async def test_left_out(hospital: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_posted(hospital: Home, path: str) -> None:
     """Rule 15: POST _search finds what GET finds, from form and URL merged; its links are URLs to GET."""
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
 
         async def post(url: str, body: bytes = b"", kind: str = FORM, **headers: str) -> Reply:
             return await ask(url, method="POST", body=body, Content_Type=kind, **headers)
@@ -248,7 +248,7 @@ async def test_posted(hospital: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_compartments(hospital: Home, path: str) -> None:
     """Rule 15: a compartment finds what a search by its patient finds, under its own links; what it does not have is 404."""
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         whole = await ask("/fhir/Patient/pa1/Encounter?_count=1000")
         assert ids(whole) == ids(await ask("/encounters?patient=pa1&_count=1000")) != []
         base = ask.server.services.config.base_url
@@ -299,7 +299,7 @@ TOGETHER = [
 async def test_batches(hospital: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asks that share a statement, of two tenants, and the pages after them, are answered as each is alone."""
     sent = sent_by(monkeypatch)
-    async with asking(hospital, "channel") as ask:
+    async with reading(hospital, "channel") as ask:
         for urls in TOGETHER:
             asked = [(f"/{url}", tenant) for url in urls for tenant in ("one", "two")]
             for _ in range(2):
@@ -316,7 +316,7 @@ async def test_batches(hospital: Home, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_one_page_is_two_statements(hospital: Home, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many entries a page has, and whatever comes beside them: one statement for it, and one for the total."""
     sent = sent_by(monkeypatch)
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         for query, statements in (
             ("", 1),
             ("_count=1&_include=Encounter:*", 1),

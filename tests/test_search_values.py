@@ -6,10 +6,11 @@ from urllib.parse import quote
 import pytest
 
 from storage.embedded import Cluster
+from tests.reading import reading
 from tests.search_data import LONG, generated
 from tests.search_model import Model
 from tests.search_questions import PREFIXES
-from tests.support import PATHS, Asker, Home, add_tenant, asking, build_home, delete, diagnosed, encounter, ids, patient
+from tests.support import PATHS, Asker, Home, add_tenant, build_home, delete, diagnosed, encounter, ids, patient
 
 MODEL = Model(generated())
 MR = {"coding": [{"system": "http://v2", "code": "MR"}], "text": "Medical record number"}
@@ -71,7 +72,7 @@ async def find(ask: Asker, kind: str, query: str) -> set[str]:
 
 
 async def all_hold(home: Home, path: str, kind: str, answers: dict[str, set[str]]) -> None:
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for query, expected in answers.items():
             assert await find(ask, kind, query) == expected, query
 
@@ -175,7 +176,7 @@ async def test_every_type_has_these(home: Home, path: str) -> None:
         "_security=http://s|R": {"full"},
         "_security=U": set(), "_source=urn:src": {"full"}, "_source=urn": set(),
     })  # fmt: skip
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         assert await find(ask, "Goal", "_lastUpdated=2026&_tag=x&identifier=1") == set()
 
 
@@ -199,7 +200,7 @@ REFERENCES: dict[str, set[str]] = {
 async def test_references(home: Home, path: str) -> None:
     """Rule 18: a reference with its type, by a modifier, as this server's own URL; others' URLs; by identifier."""
     await all_hold(home, path, "Encounter", REFERENCES)
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         base = ask.server.services.config.base_url
         for spelling in (f"patient={base}/fhir/Patient/full", f"subject={quote(base, safe='')}%2Ffhir%2FPatient%2Ffull"):
             assert ids(await ask(f"/encounters?{spelling}")) == ["emerg"], spelling
@@ -261,7 +262,7 @@ async def test_every_two_prefixes(hospital: Home, path: str) -> None:
         ("Encounter", "date"): ("2013-03-10", "2013-03-10T23:30:00Z"),
         ("Patient", "_lastUpdated"): ("2026-01-02T03:04:05.678Z", "2026-01-02T03:04:06Z"),
     }
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         for (kind, name), (one, other) in dates.items():
             alone = [[(name, prefix + text)] for prefix in PREFIXES for text in (one, other)]
             both = [[(name, first + one), (name, second + other)] for first in PREFIXES[1:] for second in PREFIXES[1:]]
@@ -273,7 +274,7 @@ async def test_every_two_prefixes(hospital: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_times_with_a_plus(home: Home, path: str) -> None:
     """Rule 19: a zone's plus may come raw, as a space or escaped, colons may be escaped, the hour may stand without seconds."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         zones = ("2013-03-11T00:30:00%2B01:00", "2013-03-11T00:30:00+01:00", "2013-03-11T00%3A30:00%20%30%31:00")
         for text in (*zones, "2013-03-11T00:30+01:00", "2013-03-10T23:30Z", "2013-03-10T18:30-05:00"):
             assert ids(await ask(f"/encounters?date=ge{text}&date=lt2013-03-10T23:31Z&date=sa2012")) == ["zoned"], text
@@ -298,7 +299,7 @@ async def test_quantities(home: Home, path: str) -> None:
 
 async def test_bodies_come_as_they_were(home: Home) -> None:
     """Rule 8: what is found comes as it was stored: its digits, what nobody knows, and no empty list."""
-    async with asking(home, "direct") as ask:
+    async with reading(home, "direct") as ask:
         body = (await ask("/encounters?_id=past")).body
         assert b'"value":5.6' in body
         assert b"null" not in body
@@ -313,7 +314,7 @@ STRANGE = [
 @pytest.mark.parametrize("path", PATHS)
 async def test_strange_values(hospital: Home, path: str) -> None:
     """Rule 16: what means something in SQL, in an URL or in Unicode is taken as it stands."""
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         for value in STRANGE:
             for name in ("family", "family:exact", "family:contains"):
                 got = ids(await ask(f"/patients?{name}={quote(value)}&_count=1000"))
@@ -325,7 +326,7 @@ async def test_long_values(hospital: Home, path: str) -> None:
     """A value longer than what is indexed is found by what is, whatever its letters weigh in UTF-8."""
     people = generated()["Patient"]
     have = [each.id for each in people if LONG in [name.get("family") for name in each.resource["name"]]]
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         for query in (
             f"family={LONG}",
             f"family:exact={LONG}",
@@ -370,7 +371,7 @@ HARMLESS = {"active:missing=", "birthdate:missing="}
 @pytest.mark.parametrize("path", PATHS)
 async def test_malformed(home: Home, path: str) -> None:
     """Rule 11: a malformed value or an unsupported modifier is refused, also when handling is lenient, and it is named."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for kind, queries in BROKEN.items():
             for query in queries:
                 reply = await ask(f"/fhir/{kind}?{quote(query, safe='=,|:')}", Prefer="handling=lenient")
@@ -386,7 +387,7 @@ async def test_malformed(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_escaped_separators(hospital: Home, path: str) -> None:
     """Rule 20: a comma behind an escaped backslash separates; one behind a single backslash is part of the value."""
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         for value, meant in ((r"x\\y,Ng", [r"x\\y", "Ng"]), (r"zz\\,Müller", ["Müller"]), (r"comma\,name", [r"comma\,name"])):
             for name in ("family", "family:exact"):
                 wanted = {each for one in meant for each in MODEL.found("Patient", [(name, one)])}

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from storage.embedded import Cluster
+from tests.reading import reading
 from tests.search_data import generated
 from tests.search_model import Model
 from tests.support import (
@@ -14,7 +15,6 @@ from tests.support import (
     Asker,
     Home,
     add_tenant,
-    asking,
     build_home,
     connected,
     cursor_of,
@@ -53,7 +53,7 @@ async def walked(ask: Asker, url: str) -> list[str]:
 async def test_orders(hospital: Home, path: str, kind: str) -> None:
     """Rule 22: a list in any order, by one to three keys, is the model's; what has no value comes last, either way."""
     people = kind == "Patient"
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         for sort in ORDERS[kind]:
             for query in ("", "active=true", "birthdate=ge1974", "family=M") if people else ("", "status=planned", "class=AMB"):
                 if kind == "Claim" and query.startswith("class"):
@@ -68,7 +68,7 @@ async def test_orders(hospital: Home, path: str, kind: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_small_pages(hospital: Home, path: str, count: int) -> None:
     """Rule 22: small pages, with equal keys and missing values across their ends, give each match once, in order."""
-    async with asking(hospital, path) as ask:
+    async with reading(hospital, path) as ask:
         for kind, sort, pair in (
             ("Practitioner", "family", ("active", "true")),
             ("Practitioner", "-gender", ("gender:not", "other")),
@@ -130,7 +130,7 @@ async def test_what_counts(home: Home, path: str, count: int) -> None:
         "Encounter?_sort=-date,_lastUpdated": ["late", "later", "now", "early", "open", "undated"],
         "Encounter": ["late", "later", "now", "early", "open", "undated"],
     }
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for question, expected in answers.items():
             join = "&" if "?" in question else "?"
             assert await walked(ask, f"/fhir/{question}{join}_count={count}") == expected, question
@@ -139,7 +139,7 @@ async def test_what_counts(home: Home, path: str, count: int) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_dropped_keys(home: Home, path: str) -> None:
     """Rule 22: an unknown key is dropped from order and self link, refused when handling is strict; so are too many."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for given, kept in (
             ("unknown,family", "family"), ("-unknown", ""), ("family,-family", "family"), ("-_id,family", "-_id,family"),
             ("", ""),
@@ -158,7 +158,7 @@ async def test_dropped_keys(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_cursor_is_of_one_order(home: Home, path: str) -> None:
     """Rule 14: a sorted list's cursor is refused by another order, another list and another tenant; it shows no name."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         first = await ask("/patients?_sort=family&_count=2")
         cursor = cursor_of(first)
         assert "berg" not in (following(first) or "").lower()
@@ -201,7 +201,7 @@ async def test_changes_between_pages(home: Home, path: str) -> None:
                 await store(connection, tenant, _crowd(range(100 + turn * 3, 103 + turn * 3)))
                 await asyncio.sleep(0.001)
 
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for sort in ("", "_sort=family", "_sort=-birthdate", "_sort=gender,-family", "_sort=_lastUpdated"):
             begun, seen = turn, []
             task = asyncio.create_task(disturb())

@@ -6,12 +6,12 @@ import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
 from storage.embedded import Cluster
+from tests.reading import reading
 from tests.support import (
     JSON,
     PATHS,
     Home,
     add_tenant,
-    asking,
     build_home,
     bundle_of,
     diagnosed,
@@ -62,7 +62,7 @@ def tags(resource: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("path", PATHS)
 async def test_subsets(home: Home, path: str) -> None:
     """Rule 24: a search and a read give the same subset, mandatory elements kept, tagged SUBSETTED, of the whole's ETag."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for query, (of_patient, of_visit) in SUBSETS.items():
             for kind, key, kept in (("Patient", "a", of_patient), ("Encounter", "e", of_visit)):
                 reply = await ask(f"/fhir/{kind}/{key}?{query}")
@@ -80,7 +80,7 @@ async def test_subsets(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_whole(home: Home, path: str) -> None:
     """Rule 24: _summary=false and an empty _elements give the whole resource, without a tag."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         whole = await ask("/patients/a")
         for query in ("_summary=false", "_summary=", "_elements=", "_elements=,"):
             assert (await ask(f"/patients/a?{query}")).body == whole.body, query
@@ -91,7 +91,7 @@ async def test_whole(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_count(home: Home, path: str) -> None:
     """Rule 12: _summary=count is _count=0: the total, no entry, and self as the only link."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for query in (
             "_summary=count",
             "_count=0",
@@ -111,7 +111,7 @@ async def test_count(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_includes_stay_whole(home: Home, path: str) -> None:
     """Rule 24: a subset is the matches': what is included stays as it is; _include and _summary=text do not go together."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         whole = (await ask("/patients/a")).json
         for query in ("_elements=status", "_summary=true", "_summary=data"):
             match, brought = bundle_of(await ask(f"/encounters?{query}&_include=Encounter:patient"))["entry"]
@@ -129,7 +129,7 @@ async def test_includes_stay_whole(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_pages_keep_it(home: Home, path: str) -> None:
     """Rule 24: the next page has the same subset."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for query in ("_elements=name", "_summary=true"):
             first = await ask(f"/patients?{query}&_count=2&_sort=-family")
             second = await ask(following(first) or "")
@@ -141,7 +141,7 @@ async def test_pages_keep_it(home: Home, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_refused(home: Home, path: str) -> None:
     """Rule 24: an unknown summary, a name that is none, and both at once are refused, on searches and reads."""
-    async with asking(home, path) as ask:
+    async with reading(home, path) as ask:
         for query in ("_summary=yes", "_summary=TRUE", "_elements=na me", "_elements=-name", "_summary=true&_elements=name",
                       "_summary=true&_summary=text", "_summary:x=true",
                       "_elements=" + ",".join(f"e{n}" for n in range(101))):  # fmt: skip
