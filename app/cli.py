@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import asyncpg
 import typer
 
+from app.cli_compare import compare
 from app.cli_ingestion import facility_cli, ingest_cli, worker
 from app.cli_tools import Json, notices, on_database, settings, show, with_connection
+from app.cli_views import views_cli
 from app.database import database
 from base import log
 from base.config import ConfigError, describe
@@ -37,7 +39,9 @@ cli.add_typer(tenant_cli, name="tenant")
 cli.add_typer(key_cli, name="key")
 cli.add_typer(facility_cli, name="facility")
 cli.add_typer(ingest_cli, name="ingest")
+cli.add_typer(views_cli, name="views")
 cli.command(epilog=_SETTINGS)(worker)
+cli.command()(compare)
 _TOLD = (ConfigError, EmbeddedError, MigrationError, Problem, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 

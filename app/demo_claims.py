@@ -44,6 +44,7 @@ _WORKER = {
     "SLUICE_POLL_TICK_S": "5",
     "SLUICE_INGEST_POOL_SIZE": "2",
     "SLUICE_INGEST_FILES_MAX": "2",
+    "SLUICE_VIEW_FRESHNESS_S": "2",
 }
 """The settings of the demo's worker that nobody has set otherwise."""
 _NICE = 10

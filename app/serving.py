@@ -12,6 +12,7 @@ from base.config import Config, ConfigError
 from handlers.protocol import Ready, until_told
 from handlers.protocol import serve as serve_app
 from storage.migrate import migrate
+from storage.pools import warn_if_too_many
 from storage.reindex import warn_if_outdated
 
 
@@ -44,6 +45,7 @@ async def _serve(config: Config, workers: int, ready: Ready | None) -> None:
     stop = until_told()
     await migrate(config.database_url)
     await warn_if_outdated(config.database_url)
+    await warn_if_too_many(config, processes=workers)
     if workers > 1:
         await supervise(config, workers, stop)
     else:

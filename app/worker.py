@@ -1,10 +1,11 @@
-"""`sluice worker`: polls facilities until it is told to end, with metrics on a port of its own."""
+"""`sluice worker`: polls facilities and keeps the report views, until it is told to end, with metrics on a port of its own."""
 
 import asyncio
 import contextlib
 import gc
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
 import structlog
 import uvloop
@@ -28,10 +29,14 @@ from ingestion.post_office.client import open_post_office
 from metrics.catalog import WorkerMetrics
 from metrics.exposition import CONTENT_TYPE, exposition
 from metrics.loop_lag import watch_loop
+from reporting.refreshing import refreshing
 from storage.claims import identity_secret
-from storage.connections import INGEST_SETTINGS, Lender
+from storage.connections import Lender
 from storage.migrate import migrate
+from storage.opening import primary_of
+from storage.pools import ingest_lender, read_pools, warn_if_too_many
 from storage.reindex import warn_if_outdated
+from storage.watch import Primary
 
 log = structlog.get_logger()
 
@@ -51,13 +56,15 @@ async def _work(config: Config, vault: Vault, display: Console | None) -> None:
     stop = until_told()
     await migrate(config.database_url)
     await warn_if_outdated(config.database_url)
+    await warn_if_too_many(config, workers=1)
     metrics = WorkerMetrics()
     metrics.add_process()
     async with _opened(config, vault, metrics) as (poller, brakes), asyncio.TaskGroup() as tasks:
-        jobs = Jobs(config, poller.poll)
+        jobs = Jobs(config, poller.poll, poller.primary)
         metrics.jobs.read = lambda: [(key, float(number)) for key, number in jobs.sizes.items()]
         async with _served(config, metrics, poller.means.lender):
-            for loop in (watch_loop(metrics.loop_lag.child(), stop), brakes.run(stop)):
+            views = refreshing(config, metrics, poller.primary)
+            for loop in (watch_loop(metrics.loop_lag.child(), stop), brakes.run(stop), views.run(stop)):
                 tasks.create_task(loop)
             gc.collect()
             gc.freeze()  # what is there now stays
@@ -69,10 +76,18 @@ async def _work(config: Config, vault: Vault, display: Console | None) -> None:
 @contextlib.asynccontextmanager
 async def _opened(config: Config, vault: Vault, metrics: WorkerMetrics) -> AsyncIterator[tuple[Poller, Brakes]]:
     """Opened top to bottom, closed in reverse."""
-    lender = Lender(
-        "ingest", config.database_url, config.ingest_pool_size, INGEST_SETTINGS, wait=metrics.pool_wait.child("ingest")
-    )
-    brakes, budget = Brakes(config), Budget(config.ingest_mb * _MEGABYTE)
+    async with primary_of(config, metrics) as primary:
+        lender = ingest_lender(config, metrics, lambda: primary.url(config.ingest_database_url))
+        primary.moved.append(partial(lender.move, at_once=True))
+        async with _polling(config, vault, metrics, primary, lender) as found:
+            yield found
+
+
+@contextlib.asynccontextmanager
+async def _polling(
+    config: Config, vault: Vault, metrics: WorkerMetrics, primary: Primary, lender: Lender
+) -> AsyncIterator[tuple[Poller, Brakes]]:
+    brakes, budget = Brakes(config, primary), Budget(config.ingest_mb * _MEGABYTE)
     await lender.open()
     try:
         async with lender.lend() as connection:
@@ -81,7 +96,7 @@ async def _opened(config: Config, vault: Vault, metrics: WorkerMetrics) -> Async
         try:
             means = Means(lender, loader, metrics, budget, lambda: brakes.now, config.ingest_files_max, config.poll_timeout_s)
             async with open_post_office() as office:
-                poller = Poller(means, config.database_url, office, vault.open)
+                poller = Poller(means, primary, office, vault.open)
                 _read_gauges(metrics, poller, brakes, budget)
                 yield poller, brakes
         finally:
@@ -91,9 +106,7 @@ async def _opened(config: Config, vault: Vault, metrics: WorkerMetrics) -> Async
 
 
 def _read_gauges(metrics: WorkerMetrics, poller: Poller, brakes: Brakes, budget: Budget) -> None:
-    lender = poller.means.lender
-    metrics.pool_connections.read = lambda: [(("ingest", state), number) for state, number in lender.counts().items()]
-    metrics.pool_busy.read = lambda: [(("ingest",), lender.busy_s)]
+    read_pools(metrics, lambda: (poller.means.lender,))
     metrics.throttle.read = brakes.gauges
     metrics.polling.read = lambda: [((), float(len(poller.running)))]
     metrics.held_bytes.read = lambda: [((), float(budget.held))]
@@ -112,8 +125,7 @@ async def _served(config: Config, metrics: WorkerMetrics, lender: Lender) -> Asy
 
     async def ready(_: web.Request) -> web.Response:
         """503 while the database is away; a pool that is busy is not."""
-        away = lender.counts()["missing"] == lender.size
-        return web.json_response({"status": "not ready" if away else "ready"}, status=503 if away else 200)
+        return web.json_response({"status": "not ready" if lender.away else "ready"}, status=503 if lender.away else 200)
 
     app = web.Application()
     app.add_routes([web.get("/metrics", scrape), web.get("/health/live", live), web.get("/health/ready", ready)])

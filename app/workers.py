@@ -24,6 +24,7 @@ from handlers.protocol import serve, until_told
 from handlers.services import SERVICES
 from metrics.accumulators import Snapshot, merged
 from metrics.catalog import Metrics
+from storage.pools import api_size
 
 log = structlog.get_logger()
 
@@ -39,7 +40,11 @@ async def supervise(config: Config, workers: int, stop: asyncio.Event) -> None:
     """Until `stop`: a child that ends is started again."""
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         given = {"SLUICE_DATABASE_URL": config.database_url, "SLUICE_HOST": config.host, "SLUICE_PORT": str(config.port)}
-        environment = {**os.environ, **given, _FOLDER: folder}
+        if config.replica_url:  # the primary may be one that was named as a replica
+            given["SLUICE_REPLICA_URL"] = ",".join(config.replica_url)
+        shared = {"SLUICE_POOL_SIZE": str(api_size(config, workers))}  # the machine's cores are there for all of them
+        ours = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in given}
+        environment = {**ours, **given, **shared, _FOLDER: folder}
         async with asyncio.TaskGroup() as group:
             for number in range(workers):
                 group.create_task(_keep_running(number, environment, stop))

@@ -35,6 +35,18 @@ def _number(low: float, high: float, of: type[int] | type[float] = float) -> Cal
     return parse
 
 
+def _number_or_0(low: int, high: int) -> Callable[[str], int]:
+    number = _number(low, high, int)
+
+    def parse(text: str) -> int:
+        try:
+            return 0 if text.strip() == "0" else int(number(text))
+        except ValueError as error:
+            raise ValueError(f"0, or {error}") from None
+
+    return parse
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -139,11 +151,17 @@ class Config:
     host: str = _setting("127.0.0.1", "address to listen on", str)
     port: int = _setting(8080, "port to listen on; 0: any that is free", _number(0, 65535, int))
     base_url: str = _setting("", "what links are made of; unset: http://HOST:PORT", _url)
-    pool_size: int = _setting(11, "connections of the API in one process, beside one that listens", _number(8, 200, int))
-    report_pool_size: int = _setting(5, "connections of reports in one process", _number(1, 200, int))
+    pool_size: int = _setting(
+        0,
+        "connections of the API in one process, beside one that listens; 0: 2 x cores + 1, shared by --workers, 11 at least",
+        _number_or_0(8, 200),
+    )
+    report_pool_size: int = _setting(
+        5, "connections of reports in one process; one is kept open, the others come when needed", _number(1, 200, int)
+    )
     report_timeout_s: float = _setting(30.0, "seconds that a report's statement may take", _number(0.05, 3600.0))
     ingest_timeout_s: float = _setting(60.0, "seconds that a statement of ingestion may take", _number(0.05, 3600.0))
-    pool_acquire_s: float = _setting(10.0, "seconds that anything waits for a connection", _number(0.01, 300.0))
+    pool_acquire_s: float = _setting(10.0, "seconds that anything but a file waits for a connection", _number(0.01, 300.0))
     pool_lifetime_s: float = _setting(1800.0, "seconds after which a connection is replaced", _number(1.0, 86400.0))
     pool_idle_s: float = _setting(300.0, "seconds after which a connection that is not needed is closed", _number(1.0, 86400.0))
     pool_held_s: float = _setting(60.0, "seconds after which it is reported who holds a connection", _number(0.01, 86400.0))
@@ -188,7 +206,9 @@ class Config:
     poll_heartbeat_s: float = _setting(
         60.0, "seconds of silence after which a worker's polls are another's", _number(1.0, 3600.0)
     )
-    ingest_pool_size: int = _setting(4, "connections of one worker that load files", _number(1, 100, int))
+    ingest_pool_size: int = _setting(
+        4, "connections of one worker that load files; one is kept open, the others come when needed", _number(1, 100, int)
+    )
     ingest_files_max: int = _setting(
         16, "files of a facility at once; the number adapts itself up to here", _number(1, 256, int)
     )

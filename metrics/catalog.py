@@ -38,6 +38,22 @@ class Catalogue:
         self.pool_held_long = self._add(
             "sluice_pool_held_long_total", "counter", "Connections that somebody held for too long: the log says who", ("pool",)
         )
+        self.database_servers = self._add(
+            "sluice_database_servers",
+            "gauge",
+            "What each server of several is: primary, replica, lagging (a replica that is not read), stale (a former primary), away",
+            ("server", "state"),
+            merge="max",
+        )
+        self.database_replica_lag = self._add(
+            "sluice_database_replica_lag_seconds", "gauge", "How far behind a replica is", ("server",), merge="max"
+        )
+        self.database_reads = self._add(
+            "sluice_database_reads_total", "counter", "Reads, by the server of several that they went to", ("server", "pool")
+        )
+        self.database_promotions = self._add(
+            "sluice_database_promotions_total", "counter", "Times that another server was found to be the primary", merge="max"
+        )
         self.loop_lag = self._seconds(
             "sluice_event_loop_lag_seconds", "How much later than asked the event loop ran a timer", ()
         )

@@ -21,11 +21,11 @@ def main() -> None:
 
 
 def _send(load: Load, requests: Requests) -> Result:
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(run(load, requests))
 
 
-def _loop_factory() -> Any:
+def loop_factory() -> Any:
     try:
         import uvloop
     except ImportError:  # not on every platform

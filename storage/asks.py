@@ -66,15 +66,15 @@ class Ask:
             self.future.exception()
 
 
-async def settle(storage: Storage, asks: Sequence[Ask]) -> BaseException | None:
+async def settle(storage: Storage, asks: Sequence[Ask], *, share: bool = True) -> BaseException | None:
     """Answers asks of one statement, each through its future, with one statement; never raises but CancelledError.
 
-    Returns what it failed with, if it did.
+    Returns what it failed with, if it did. `share` is off only where it is measured what asking equal asks once is worth.
 
     A statement that fails for one ask's data is tried on each half, until the culprit stands alone. One that fails because
     the connection or the server went away is tried once more in the time left.
     """
-    groups = _equal_together(asks)
+    groups = _equal_together(asks) if share else [[ask] for ask in asks if ask.waiting]
     return await _settle(storage, groups) if groups else None
 
 

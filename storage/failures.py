@@ -4,8 +4,9 @@ import asyncpg
 
 from base.errors import Expired, Invalid, Problem, ServerBusy
 
-_AWAY = ("08", "53", "57P")  # connection, insufficient resources, operator intervention
+_AWAY = ("08", "53", "57P", "25006")  # connection, insufficient resources, operator intervention, a primary no more
 _CANCELED = "57014"  # statement_timeout
+_IN_THE_WAY = "40001"  # of a read: its replica had to replay what it was in the way of
 
 
 def _state(error: BaseException) -> str:
@@ -27,7 +28,7 @@ def worth_another_try(error: BaseException) -> bool:
     """A read may be asked twice. What failed for its data would fail again, and a lender's refusal has waited already."""
     if isinstance(error, Problem | TimeoutError):
         return False
-    return _state(error) == _CANCELED or is_away(error)
+    return _state(error) in (_CANCELED, _IN_THE_WAY) or is_away(error)
 
 
 def problem_of(error: BaseException) -> BaseException:
@@ -40,4 +41,6 @@ def problem_of(error: BaseException) -> BaseException:
         return Expired("the database took too long")
     if is_away(error):
         return ServerBusy("the database is away")
+    if _state(error) == _IN_THE_WAY:
+        return ServerBusy("the database had something else to do first")
     return error

@@ -6,7 +6,7 @@ statement, so a lone request costs what direct costs.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -45,6 +45,7 @@ SLOTS = sum(limits.slots for limits in LIMITS.values())
 
 
 Batch = list[tuple[TenantActor, Ask]]
+Settle = Callable[[Storage, Sequence[Ask]], Awaitable[BaseException | None]]
 
 
 @dataclass(slots=True)
@@ -63,9 +64,21 @@ class _Lane:
 
 
 class Dispatcher:
-    """`drained` is called with a cooling actor whose last ask has been answered; the registry puts itself there."""
+    """`drained` is called with a cooling actor whose last ask has been answered; the registry puts itself there.
 
-    def __init__(self, storage: Storage, metrics: Metrics, *, total_max: int, fair: bool = True) -> None:
+    `limits` and `settle` are others only where the parts of a channel are measured one by one (app/comparing).
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        metrics: Metrics,
+        *,
+        total_max: int,
+        fair: bool = True,
+        limits: Mapping[Kind, Limits] = LIMITS,
+        settle: Settle = settle,
+    ) -> None:
         self.drained: Callable[[TenantActor], None] = lambda _actor: None
         self.broken: set[str] = set()
         self.waiting = 0
@@ -73,7 +86,8 @@ class Dispatcher:
         self._metrics = metrics
         self._total_max = total_max
         self._fair = fair
-        self._lanes = {kind: _Lane(kind.value, limits) for kind, limits in LIMITS.items()}
+        self._settle = settle
+        self._lanes = {kind: _Lane(kind.value, limits_of) for kind, limits_of in limits.items()}
         # By the operation's name: hashing an enum's member is Python code, and these are looked at for every ask.
         self._lane_of = {operation.name: self._lanes[operation.kind] for operation in OPERATIONS}
         self._sizes = {operation.name: metrics.batch_size.child(operation.name) for operation in OPERATIONS}
@@ -192,7 +206,7 @@ class Dispatcher:
             for ask in asks:
                 ask.taken_at = now
             self._sizes[asks[0].operation.name].observe(len(asks))
-            failure = await settle(self._storage, asks)
+            failure = await self._settle(self._storage, asks)
             if isinstance(failure, Mismatch):
                 self.distrust(asks[0].operation.name)
             elif failure is None and len(asks) > 1:

@@ -21,8 +21,10 @@ from simulator.claims import PLAIN, GeneratedFile, facilities, generate
 from simulator.post_office import Behaviour, Box, Office, serving
 from simulator.post_office_behaviour import WELL_BEHAVED
 from storage.claims import identity_secret
-from storage.connections import INGEST_SETTINGS, Lender
+from storage.connections import Lender, PoolLimits
 from storage.facilities import add_facility, facility_of
+from storage.pools import INGEST_SETTINGS
+from storage.watch import Primary
 from tests.support import add_tenant, connected
 
 SECRET = "a secret of the tests"
@@ -123,14 +125,14 @@ async def polling(
 ) -> AsyncIterator[Polls]:
     """A worker's poller in this process; `loader` may put a planted fault before the real one."""
     metrics = WorkerMetrics()
-    lender = Lender("ingest", of.url, 2, INGEST_SETTINGS, wait=metrics.pool_wait.child("ingest"))
+    lender = Lender("ingest", of.url, PoolLimits(2, 2), INGEST_SETTINGS, wait=metrics.pool_wait.child("ingest"))
     await lender.open()
     async with connected(of.url) as connection:
         real = Loader(Naming(key=await identity_secret(connection)))
     given = Means(lender, loader(real), metrics, Budget(64 << 20), brake, files_max=8, timeout_s=20.0)
     try:
         async with open_post_office(limits) as office:
-            yield Polls(of, Poller(replace(given, **means), of.url, office, VAULT.open))
+            yield Polls(of, Poller(replace(given, **means), Primary(of.url), office, VAULT.open))
     finally:
         real.close()
         await lender.close()

@@ -200,7 +200,7 @@ def test_bad_secret_file(tmp_path: Path, content: bytes | None, reason: str) -> 
     [
         ("port", ("x", "-1", "65536", "80.5"), "a whole number from 0 to 65535"),
         ("base_url", ("localhost:80", "ftp://x"), "a URL that begins with http:// or https://"),
-        ("pool_size", ("7", "201", "ten"), "a whole number from 8 to 200"),
+        ("pool_size", ("7", "201", "ten"), "0, or a whole number from 8 to 200"),
         ("channels", ("ON", "true"), "one of on, off"),
         ("cooldown_s", ("0", "86401", "10m"), "a number from 0.01 to 86400"),
         ("cooldown", ("sliding",), "one of fixed, idle"),

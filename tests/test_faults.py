@@ -13,9 +13,10 @@ import pytest
 
 from base.errors import ServerBusy
 from metrics.accumulators import Distribution
-from storage.connections import API_SETTINGS, Lender
+from storage.connections import Lender, PoolLimits
 from storage.embedded import Cluster, throwaway
 from storage.migrate import migrate
+from storage.pools import API_SETTINGS
 from tests.support import Reply, Served, add_tenant, connected, patient, served, until
 
 PEOPLE = [patient(f"p{n}") for n in range(50)]
@@ -151,7 +152,7 @@ async def test_idle_longer_than_the_statement_timeout(database: str) -> None:
 
 async def test_cancels_lose_no_connection(database: str) -> None:
     """After thousands of takers that give up at any moment, every connection is back and idle."""
-    lender = Lender("test", database, 3, API_SETTINGS, wait=Distribution((1.0,)))
+    lender = Lender("test", database, PoolLimits(3, 3), API_SETTINGS, wait=Distribution((1.0,)))
     await lender.open()
     chance = random.Random(5)
 
@@ -174,7 +175,7 @@ async def test_cancels_lose_no_connection(database: str) -> None:
 
 async def test_waiting_is_bounded(database: str) -> None:
     """Whoever waits for a connection longer than it can is refused, and takes no connection with it."""
-    lender = Lender("test", database, 1, API_SETTINGS, wait=Distribution((1.0,)))
+    lender = Lender("test", database, PoolLimits(1, 1), API_SETTINGS, wait=Distribution((1.0,)))
     await lender.open()
     try:
         async with lender.lend(1):

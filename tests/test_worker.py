@@ -64,7 +64,7 @@ async def test_worker(database: str) -> None:
         text = await scraped(worker)
         assert total(text, "sluice_facility_polls_total", outcome="ok") == 2
         assert total(text, "sluice_ingest_claims_total") == await of.value("SELECT sum(claims) FROM claims.file")
-        assert total(text, "sluice_pool_connections", pool="ingest", state="idle") == 4
+        assert total(text, "sluice_pool_connections", pool="ingest", state="idle") >= 1
         assert total(text, "process_resident_memory_bytes") > 0
         assert json.loads(await scraped(worker, "/health/ready")) == {"status": "ready"}
         assert json.loads(await scraped(worker, "/health/live")) == {"status": "live"}

@@ -10,6 +10,7 @@ import asyncpg
 from ingestion.fhir.files import BadLine
 from ingestion.fhir.merging import upsert_imported
 from r4.resource import Resource
+from storage.claims import announce
 from storage.failures import is_data
 from storage.resources import Batch, Counts, Identifier, Key, find_identifiers
 
@@ -113,7 +114,10 @@ class Writer:
         for tries_left in reversed(range(_TRIES)):
             try:
                 async with self._connection.transaction():
-                    return await upsert_imported(self._connection, self._tenant_id, batch, datetime.now(UTC))
+                    counts = await upsert_imported(self._connection, self._tenant_id, batch, datetime.now(UTC))
+                    if counts.changed_types:
+                        await announce(self._connection, self._tenant_id, counts.changed_types)
+                    return counts
             except asyncpg.DeadlockDetectedError:  # with a writer that has several batches in one transaction
                 if not tries_left:
                     raise

@@ -13,6 +13,7 @@ import structlog
 from base.config import Config
 from ingestion.polling.throttle import OPEN, REASONS, Reading, decide
 from metrics.accumulators import Labels
+from storage.watch import Primary
 
 log = structlog.get_logger()
 
@@ -25,9 +26,10 @@ _pool_wait = re.compile(r'^sluice_pool_wait_seconds_(sum|count)\{pool="api"\} (\
 class Brakes:
     """`now` is the brake of the moment."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, primary: Primary) -> None:
         self.now = OPEN
         self._config = config
+        self._primary = primary
         self._cpu = 0.0
         self._waited: tuple[float, float] | None = None
         self._connection: asyncpg.Connection | None = None
@@ -81,7 +83,7 @@ class Brakes:
             async with asyncio.timeout(2):
                 if self._connection is None or self._connection.is_closed():
                     settings = {"application_name": "sluice throttle"}
-                    self._connection = await asyncpg.connect(self._config.database_url, server_settings=settings)
+                    self._connection = await self._primary.connect(server_settings=settings)
                 lag: float | None = await self._connection.fetchval(_LAG)
                 return lag
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):

@@ -23,6 +23,7 @@ from ingestion.polling.poll import Busy, Ended
 from ingestion.polling.schedule import plan, spacing_s
 from storage import facilities
 from storage.jobs import CHANNEL, SCHEMA, queries
+from storage.watch import Primary
 
 log = structlog.get_logger()
 
@@ -97,6 +98,7 @@ class Jobs:
 
     config: Config
     poll: Poll
+    primary: Primary
     sizes: dict[tuple[str, str], int] = field(default_factory=dict)
     """Jobs in the queue by (entrypoint, status), as last seen."""
 
@@ -116,7 +118,7 @@ class Jobs:
 
     async def _session(self, stop: asyncio.Event) -> None:
         """On one connection of its own: LISTEN needs a session."""
-        connection = await asyncpg.connect(self.config.database_url, server_settings=_CONNECTION, timeout=5)
+        connection = await self.primary.connect(server_settings=_CONNECTION, timeout=5)
         try:
             await self._tick()
             queuer = self._queuer(connection)
@@ -185,7 +187,7 @@ class Jobs:
                 log.warning("tick.missed", error=type(error).__name__)
 
     async def _tick(self) -> None:
-        connection = await asyncpg.connect(self.config.database_url, server_settings=_CONNECTION, timeout=5)
+        connection = await self.primary.connect(server_settings=_CONNECTION, timeout=5)
         try:
             if started := await enqueue_due(connection, self.config):
                 log.info("polls.planned", facilities=started)

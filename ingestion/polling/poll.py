@@ -19,6 +19,7 @@ from ingestion.polling.taking import Taker
 from ingestion.post_office.client import Listed, LoginRefused, PostOffice, PostOfficeError, TooLarge, windows
 from storage import facilities
 from storage.facilities import Facility, Tally
+from storage.watch import Primary
 
 log = structlog.get_logger()
 
@@ -55,8 +56,8 @@ class Poller:
     """A worker's polls. `open_password` opens what is sealed."""
 
     means: Means
-    url: str
-    """Of the database: each poll has a connection of its own for its facility's lock."""
+    primary: Primary
+    """Each poll has a connection of its own for its facility's lock."""
     office: PostOffice
     open_password: Callable[[bytes], str]
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
@@ -113,7 +114,7 @@ class Poller:
     @asynccontextmanager
     async def _locked(self, facility_no: int) -> AsyncIterator[asyncpg.Connection]:
         """A connection of its own that holds the facility's lock; whoever loses it stops, for another may poll now."""
-        connection = await asyncpg.connect(self.url, server_settings=_LOCK_SETTINGS, timeout=5)
+        connection = await self.primary.connect(server_settings=_LOCK_SETTINGS, timeout=5)
         task = asyncio.current_task()
         lost = False
 

@@ -17,6 +17,7 @@ from base.config import Config
 from handlers.exchange import EXCHANGE
 from handlers.protocol import serve, until_told
 from r4.bundle import CONTENT_TYPE
+from storage.pools import api_size
 from tenants.dispatcher import SLOTS
 
 BODY = b'{"resourceType":"Patient","id":"p","text":"' + b"x" * 760 + b'"}'
@@ -53,7 +54,7 @@ def plain(config: Config) -> web.Application:
     """Our middlewares around what one writes first: asyncpg's Pool, one statement a request."""
 
     async def opened(app: web.Application) -> AsyncIterator[None]:
-        size = config.pool_size - SLOTS - 1  # as many as direct has
+        size = api_size(config) - SLOTS - 1  # as many as direct has
         async with asyncpg.create_pool(config.database_url, min_size=size, max_size=size) as pool:
             app[POOL] = pool
             yield

@@ -9,8 +9,8 @@ UPDATE claims.event e SET amount = r.paid FROM claims.remittance r
 WHERE (e.tenant_id, e.provider_id, e.claim_id, e.facility_no, e.file_id, e.n)
     = (r.tenant_id, r.provider_id, r.claim_id, r.facility_no, r.file_id, r.n);
 
--- Which claims have changed, written by the transaction that changes them. `xid` orders them: once all below a snapshot's xmin are done,
--- none comes later. month, payer_id and facility_id are of the group that the claim was in before; null: in none.
+-- Which claims have changed, written by the transaction that changes them. `xid` is that transaction: what a snapshot has not seen is
+-- known by it, however late it commits. month, payer_id and facility_id are of the group that the claim was in before; null: in none.
 CREATE TABLE claims.change (
     xid         xid8 NOT NULL DEFAULT pg_current_xact_id(),
     tenant_id   int NOT NULL,
@@ -23,11 +23,11 @@ CREATE TABLE claims.change (
 );
 CREATE INDEX change_xid ON claims.change (xid);
 
--- How each report is kept. `done`: what every transaction below it has changed is in.
+-- How each report is kept. `done`: what this snapshot saw is in.
 CREATE TABLE ops.report_view (
     name         text PRIMARY KEY,
     incremental  boolean NOT NULL DEFAULT false,
-    done         xid8 NOT NULL DEFAULT pg_snapshot_xmin(pg_current_snapshot()),
+    done         pg_snapshot NOT NULL DEFAULT pg_current_snapshot(),
     refreshed_at timestamptz NOT NULL DEFAULT now(),  -- its rows were computed then
     current_at   timestamptz NOT NULL DEFAULT now(),  -- nothing was missing then
     took_s       double precision NOT NULL DEFAULT 0,  -- the last refresh as a whole
@@ -35,7 +35,7 @@ CREATE TABLE ops.report_view (
     refreshed    bigint NOT NULL DEFAULT 0,  -- how many times, as a whole
     applied      bigint NOT NULL DEFAULT 0,  -- how many times, the changes alone
     failed       bigint NOT NULL DEFAULT 0,
-    reason       text NOT NULL DEFAULT ''  -- of the last failure
+    reason       text NOT NULL DEFAULT ''  -- why the last try failed; empty: it did not
 );
 INSERT INTO ops.report_view (name) VALUES ('balance-amount'), ('remittance-advice'), ('claims-by-payer');
 
@@ -163,14 +163,14 @@ UPDATE ops.report_view SET rows = (SELECT count(*) FROM claims.mv_remittance_adv
 UPDATE ops.report_view SET rows = (SELECT count(*) FROM claims.mv_claim_summary_payerwise) WHERE name = 'claims-by-payer';
 
 -- What reports read. Every one of these is one tenant's, whoever asks and whatever the statement forgets: the transaction says whose
--- by `sluice.tenant_id`, and without it nothing is read. Of the two halves of a report the one that is not kept is never entered.
+-- by `sluice.tenant_id`, and without it nothing is read. Of the two halves of a report the one that is not kept is never entered: the
+-- choice is a condition on the two together, for halves with conditions of their own would be read whole before they are sorted.
 DO $$
 DECLARE
     report record;
     tenant text := $t$ WHERE tenant_id = current_setting('sluice.tenant_id')::int$t$;
-    kept text := $k$(SELECT * FROM claims.mv_%1$s WHERE NOT (SELECT incremental FROM ops.report_view WHERE name = %2$L)
-                     UNION ALL
-                     SELECT * FROM claims.%1$s WHERE (SELECT incremental FROM ops.report_view WHERE name = %2$L)) kept$k$;
+    kept text := $k$(SELECT false AS incremental, * FROM claims.mv_%1$s UNION ALL SELECT true, * FROM claims.%1$s) kept$k$
+        || tenant || $k$ AND incremental = (SELECT incremental FROM ops.report_view WHERE name = %2$L)$k$;
     read text;
 BEGIN
     EXECUTE 'CREATE VIEW report.balance_amount AS SELECT tenant_id, claim_id, provider_id, facility_id, payer_id, encounter_start,
@@ -179,11 +179,13 @@ BEGIN
             current_status, last_status_date,
             (now() AT TIME ZONE ''Asia/Dubai'')::date
                 - (coalesce(encounter_start, submitted_at) AT TIME ZONE ''Asia/Dubai'')::date AS aging_days
-        FROM ' || format(kept, 'balance_amount_summary', 'balance-amount') || tenant;
-    EXECUTE 'CREATE VIEW report.remittance_advice AS SELECT * FROM '
-        || format(kept, 'remittance_advice_summary', 'remittance-advice') || tenant;
-    EXECUTE 'CREATE VIEW report.claims_by_payer AS SELECT * FROM '
-        || format(kept, 'claim_summary_payerwise', 'claims-by-payer') || tenant;
+        FROM ' || format(kept, 'balance_amount_summary', 'balance-amount');
+    FOR report IN VALUES ('remittance_advice', 'remittance_advice_summary'), ('claims_by_payer', 'claim_summary_payerwise') LOOP
+        EXECUTE format('CREATE VIEW report.%I AS SELECT %s FROM ', report.column1,
+                       (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+                        WHERE attrelid = ('claims.' || report.column2)::regclass AND attnum > 0))
+            || format(kept, report.column2, replace(report.column1, '_', '-'));
+    END LOOP;
     FOREACH read IN ARRAY ARRAY['claim', 'activity', 'diagnosis', 'remittance', 'remittance_activity', 'file'] LOOP
         EXECUTE format('CREATE VIEW report.%1$I AS SELECT * FROM claims.%1$I', read) || tenant;
     END LOOP;
