@@ -19,18 +19,26 @@ def sharing(origins: Sequence[str]) -> Middleware:
     """Outermost, so that refusals have the headers, too: without them a page would not learn why it was refused."""
 
     @web.middleware
-    async def share(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def shared(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
-        if origins[0] != "*":
-            vary = response.headers.get("Vary")
-            response.headers["Vary"] = f"{vary}, Origin" if vary else "Origin"
-        origin = _allowed(request, origins)
-        if origin is not None:
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+        if not response.prepared:
+            share(request, response, origins)
         return response
 
-    return share
+    return shared
+
+
+def share(request: web.Request, response: web.StreamResponse, origins: Sequence[str]) -> None:
+    """What a page of one of the origins needs to read the answer. Of an answer that is streamed, before it begins."""
+    if not origins:
+        return
+    if origins[0] != "*":
+        vary = response.headers.get("Vary")
+        response.headers["Vary"] = f"{vary}, Origin" if vary else "Origin"
+    origin = _allowed(request, origins)
+    if origin is not None:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = _EXPOSED
 
 
 def preflight(origins: Sequence[str]) -> Middleware:

@@ -33,7 +33,9 @@ def is_large(response: web.StreamResponse) -> TypeGuard[web.Response]:
 
 async def compress(request: web.Request, response: web.Response) -> None:
     """Of a HEAD, too: its headers are those of the GET."""
-    response.headers["Vary"] = "Accept-Encoding"
+    vary = response.headers.get("Vary", "")
+    if "Accept-Encoding" not in vary:
+        response.headers["Vary"] = f"{vary}, Accept-Encoding" if vary else "Accept-Encoding"
     body = response.body
     if not isinstance(body, bytes) or not takes_gzip(request.headers.get("Accept-Encoding", "")):
         return

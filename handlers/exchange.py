@@ -15,11 +15,11 @@ class Exchange:
     """`actor` takes the asks on the channel path. `path` is channel, direct, or none for what is no entity.
 
     `arm` is treatment, control or none; `why` says what sent a request direct (cold, control), or that it was forced.
-    `pretty`: a posted form asks for an indented answer.
+    `name`: what metrics call a request that is of none of the operations. `pretty`: a posted form asks for an indented answer.
     """
 
     __slots__ = (
-        "actor", "arm", "asks", "encoded_from", "identity", "operation", "path", "pretty", "question", "request_id",
+        "actor", "arm", "asks", "encoded_from", "identity", "name", "operation", "path", "pretty", "question", "request_id",
         "started_at", "why",
     )  # fmt: skip
 
@@ -27,6 +27,7 @@ class Exchange:
         self.started_at = perf_counter()
         self.request_id = request_id
         self.operation: Operation | None = None
+        self.name = "none"
         self.identity: Identity | None = None
         self.actor: TenantActor | None = None
         self.path = "none"

@@ -111,7 +111,7 @@ def _stages(ask: Ask, encode: float) -> tuple[tuple[str, float], ...]:
 
 
 def _count(services: Services, exchange: Exchange, outcome: str, reason: str) -> None:
-    operation = exchange.operation.name if exchange.operation is not None else "none"
+    operation = exchange.operation.name if exchange.operation is not None else exchange.name
     services.metrics.requests.child(operation, exchange.path, outcome, reason or exchange.why).add()
 
 
@@ -125,7 +125,7 @@ def _log(services: Services, request: web.Request, exchange: Exchange, status: i
         "request.answered",
         request_id=exchange.request_id,
         method=request.method,
-        operation=operation.name if operation else "none",
+        operation=operation.name if operation else exchange.name,
         tenant=identity.tenant if identity else "",
         path=exchange.path,
         status=status,

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 from base.errors import Conflict, Forbidden, Invalid, NotAcceptable, Unauthenticated
 from base.identity import Identity
 from base.operations import OPERATIONS, OTHERS, Operation
-from handlers import wellknown
+from handlers import reports, wellknown
 from handlers.answers import Pairs
 from handlers.exchange import EXCHANGE, Exchange
 from handlers.posted import pairs_of
@@ -32,6 +32,7 @@ ACCESS: dict[str, str] = {
     "/metrics": "operate",
     "/fhir/metadata": OPEN,
     **dict.fromkeys(wellknown.PATHS, OPEN),
+    **dict.fromkeys(reports.NAMES, "report"),
     **dict.fromkeys(OPERATION_OF, "read"),
 }
 _JSON = {"*/*", "application/*", "application/json", "application/fhir+json", "text/json", "json", "text/*"}
@@ -44,6 +45,7 @@ async def routing(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     services, exchange = request.app[SERVICES], request[EXCHANGE]
     operation = exchange.operation = OPERATION_OF.get(resource.canonical)
+    exchange.name = reports.NAMES.get(resource.canonical, "none")
     scope = ACCESS[resource.canonical]
     if scope == OPEN or (resource.canonical == "/metrics" and services.metrics_open):
         return await handler(request)
