@@ -59,17 +59,26 @@ async def explained(cluster: Cluster, template: str) -> dict[tuple[str, str], An
     url = await make_database(cluster, "view_plans", template)
     async with connected(url, {}) as owner, connected(url) as ingest:
         await owner.execute(FILL)
+        await explain_whole(ingest, found, "unknown")  # before it takes long, and autovacuum looks
         async with owner.transaction():
             await owner.execute(views._SQL["whole_settings"])
             for view in REPORTS.values():
                 await owner.execute(FULL.format(table=view.table, now=view.now, first=AMOUNTS[view.name]))
-        for moment in MOMENTS:
-            for name, sql, values in await statements(ingest):
-                found[name, moment] = await explain(ingest, "keys_settings", ANALYSED, sql, values)
-            for view in REPORTS.values():
-                found[view.now, moment] = await explain(ingest, "whole_settings", PLANNED, f"SELECT * FROM {view.now}", [])
-            await owner.execute("ANALYZE")
+        await explain_by_key(ingest, found, "unknown")
+        await owner.execute("ANALYZE")
+        await explain_by_key(ingest, found, "analysed")
+        await explain_whole(ingest, found, "analysed")
     return found
+
+
+async def explain_by_key(connection: asyncpg.Connection, found: dict[tuple[str, str], Any], moment: str) -> None:
+    for name, sql, values in await statements(connection):
+        found[name, moment] = await explain(connection, "keys_settings", ANALYSED, sql, values)
+
+
+async def explain_whole(connection: asyncpg.Connection, found: dict[tuple[str, str], Any], moment: str) -> None:
+    for view in REPORTS.values():
+        found[view.now, moment] = await explain(connection, "whole_settings", PLANNED, f"SELECT * FROM {view.now}", [])
 
 
 async def statements(connection: asyncpg.Connection) -> list[tuple[str, str, list[Any]]]:
