@@ -13,7 +13,7 @@ from handlers.reports_csv import EXPORTS, Exports, export
 from handlers.reports_query import asked_of, days_of, format_of, grouping_of, link_of, parameters_of
 from storage.connections import Connection
 from storage.report_tables import ANALYSES, REPORTS, Analysis, Report
-from storage.reports import PAGE_SETTINGS, Row, State, read, select_analysis, select_page, state_of
+from storage.reports import Row, State, read, select_analysis, select_page, settings_of, state_of
 
 BY_PATH: dict[str, Report] = {f"/reports/{report.name}": report for report in REPORTS}
 ANALYSIS_BY_PATH: dict[str, Analysis] = {f"/reports/{analysis.name}": analysis for analysis in ANALYSES}
@@ -51,6 +51,7 @@ async def page(request: web.Request) -> web.StreamResponse:
     count = asked.page.rows_max or 0
     # A row beyond the page says that there is a next one.
     selected = select_page(report, tenant_id, replace(asked.page, rows_max=count + 1))
+    settings = settings_of(report, asked.page)
 
     async def work(connection: Connection) -> tuple[State, Freshness, list[Row] | None]:
         state = await state_of(connection, report.name)
@@ -58,7 +59,7 @@ async def page(request: web.Request) -> web.StreamResponse:
         known = freshness.is_known(request)
         return state, freshness, None if known else await connection.fetch(selected.json, *selected.values)
 
-    state, freshness, rows = await read(services.storage, tenant_id, services.config.pool_acquire_s, work, PAGE_SETTINGS)
+    state, freshness, rows = await read(services.storage, tenant_id, services.config.pool_acquire_s, work, settings)
     if rows is None:
         return web.Response(status=304, headers=freshness.headers)
     base_url = services.config.base_url

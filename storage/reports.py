@@ -35,8 +35,12 @@ EXPORT_S = 900.0
 _ROLLBACK_S = 2.0
 _CONFLICT = "40001"  # a replica had to choose between this statement and what the primary sent
 
-# A page is a walk along an index, whatever is known of a table: one that has just been filled is not analysed yet.
-PAGE_SETTINGS = "SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off"
+# A page goes by an index, whatever is known of a table: one that has just been filled is not analysed yet.
+_BY_INDEX = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off"
+# Of one whose rows an index has in their order.
+_IN_ORDER = f"{_BY_INDEX}; SET LOCAL enable_sort = off"
+# What is asked decides: few rows are sorted, of many the order is walked until the page is full.
+_BY_VALUES = "SET LOCAL plan_cache_mode = force_custom_plan"
 EXPORT_SETTINGS = f"SET LOCAL statement_timeout = {int(EXPORT_S * 1000)}"
 
 
@@ -87,6 +91,14 @@ def place_of(report: Report, sort: str) -> dict[str, str]:
     """Expressions that order the rows, with their SQL types."""
     first = report.sorts[sort.removeprefix("-")]
     return {**({first.expression: first.type} if first else {}), **report.key}
+
+
+def settings_of(report: Report, page: Page) -> str:
+    """For the transaction that reads it. Indexes are in the order of days, of all rows and of those that a filter names."""
+    if not page.filters and page.since is None and page.before is None:
+        return _IN_ORDER
+    by_day = report.sorts[page.sort.removeprefix("-")] == report.day
+    return f"{_IN_ORDER if by_day else _BY_INDEX}; {_BY_VALUES}"
 
 
 def select_page(report: Report, tenant_id: int, page: Page) -> Selected:

@@ -127,7 +127,8 @@ class Watch(Primary):
         """Whether there is a primary, or comes to be one in time."""
         if not self.here:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._here.wait(), patience_s)
+                async with asyncio.timeout(patience_s):
+                    await self._here.wait()
         return self.here
 
     async def connect(self, login: str = "", **how: Any) -> asyncpg.Connection:
@@ -166,8 +167,11 @@ class Watch(Primary):
                 await self._look(server)
             except Exception as error:  # noqa: BLE001  # whatever it was, the server is not to be counted on
                 log.debug("database.not_looked_at", server=server.name, error=type(error).__name__)
-                server.answered, server.looked = False, True
+            server.answered, server.looked = False, True
+            try:
                 self._decide()
+            except Exception as error:  # who was told of it failed, and the looking must go on
+                log.error("database.watch_failed", exc_info=error)
             await asyncio.sleep(INTERVAL_S)
 
     async def _look(self, server: Server) -> None:
@@ -182,7 +186,8 @@ class Watch(Primary):
                 server.take(row)
                 self._decide()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(server.wake.wait(), INTERVAL_S)
+                    async with asyncio.timeout(INTERVAL_S):
+                        await server.wake.wait()
         finally:
             connection.terminate()
 

@@ -149,12 +149,18 @@ BEGIN
             EXECUTE format('CREATE INDEX ON claims.%sbalance_amount_summary
                             (tenant_id, %s coalesce(encounter_start, submitted_at), provider_id, claim_id)', kept, found);
         END LOOP;
-        EXECUTE format('CREATE INDEX ON claims.%sbalance_amount_summary (tenant_id, pending_amount, provider_id, claim_id)', kept);
+        FOREACH found IN ARRAY ARRAY['', 'current_status, '] LOOP
+            EXECUTE format('CREATE INDEX ON claims.%sbalance_amount_summary
+                            (tenant_id, %s pending_amount, provider_id, claim_id)', kept, found);
+        END LOOP;
         FOREACH found IN ARRAY ARRAY['', 'payer_id, ', 'facility_id, ', 'payment_status, '] LOOP
             EXECUTE format('CREATE INDEX ON claims.%sremittance_advice_summary
                             (tenant_id, %s date_settlement, provider_id, claim_id)', kept, found);
         END LOOP;
-        EXECUTE format('CREATE INDEX ON claims.%sremittance_advice_summary (tenant_id, denied_amount, provider_id, claim_id)', kept);
+        FOREACH found IN ARRAY ARRAY['', 'payment_status, '] LOOP
+            EXECUTE format('CREATE INDEX ON claims.%sremittance_advice_summary
+                            (tenant_id, %s denied_amount, provider_id, claim_id)', kept, found);
+        END LOOP;
     END LOOP;
 END $$;
 
