@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test prove check bench bench-search bench-ingest dashboards docs lock clean
+.PHONY: install run test prove check bench bench-search bench-ingest bench-reports dashboards docs lock clean
 
 install: $(STAMP)  ## the environment in .venv, with .venv/bin/sluice
 
@@ -40,6 +40,9 @@ bench-search: install  ## searches among a million encounters, by channel and di
 
 bench-ingest: install  ## claims a minute, SOAP to committed FHIR resources, and what the API sees of it
 	$(BIN)/python -m tests.benchmarks.ingest
+
+bench-reports: install  ## reports over a million claims: kept up to date and read while 50 users ask the API
+	$(BIN)/python -m tests.benchmarks.reports
 
 dashboards: install  ## grafana/dashboards/*.json from their code
 	$(BIN)/python -m grafana.build

@@ -108,8 +108,9 @@ async def _running(
 ) -> AsyncIterator[Services]:
     deadlines, stop = Deadlines(), asyncio.Event()
     registry = TenantRegistry(config, storage, dispatcher, deadlines, metrics)
+    kept = 1 if config.channels == "off" else SLOTS + 1  # without channels nobody else has a use for theirs
     direct = DirectLine(
-        storage, dispatcher, slots=storage.api.size - SLOTS - 1, tenant_max=config.queue_size, total_max=config.queue_total
+        storage, dispatcher, slots=storage.api.size - kept, tenant_max=config.queue_size, total_max=config.queue_total
     )
     listener = Listener(
         primary.connect,

@@ -31,7 +31,7 @@ from tests.ingest_faults import (
     recent,
     told,
 )
-from tests.polls import clinics
+from tests.polls import Clinics, clinics
 from tests.replicas import Node, Servers, servers
 from tests.support import Served, add_tenant, patient, served, until
 from tests.test_worker import working
@@ -103,7 +103,7 @@ async def loaded(group: Servers, primary: Node) -> AsyncIterator[Load]:
         load = Load(server)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(load.run())
-            await until(lambda: load.read > 100)
+            await until(lambda: load.read > 50)
             yield load
             load.stop()
             await running
@@ -137,7 +137,7 @@ async def test_promotion_under_load(primary: Node, number: int) -> None:
             await old.start()
             await until(lambda: _states(storage)[0] == "stale")
             kept, writes = await old.run(WARM), len(load.writes)
-            await until(lambda: len(load.writes) > writes + 10)
+            await until(lambda: len(load.writes) > writes + 5)
             assert await old.run(WARM) == kept
             assert await new.run(WARM) > kept
         failed = load.read - load.reads[200]
@@ -149,7 +149,7 @@ async def test_promotion_under_load(primary: Node, number: int) -> None:
         assert resumed_s < RESUMED_S
         assert set(load.ready) == {200}
         assert {status for _, status in load.writes} <= {200, 201, 503}
-        assert [status for _, status in load.writes][-10:] == [200] * 10
+        assert [status for _, status in load.writes][-5:] == [200] * 5
 
 
 async def test_two_primaries(primary: Node) -> None:
@@ -202,6 +202,7 @@ def _states(storage: Spread) -> list[str]:
     return [place.server.state for place in storage._places]
 
 
+@pytest.mark.prove
 async def test_the_worker_goes_on(primary: Node) -> None:
     """With synchronous replication every claim is in the new primary once, and nothing was acknowledged that is not."""
     random = Random(SEED)
@@ -215,7 +216,9 @@ async def test_the_worker_goes_on(primary: Node) -> None:
             working(old.url, replica_url=",".join(node.url for node in group.nodes[1:]), **OFTEN) as worker,
         ):
             give(of, batches[0])
-            with told(seed=SEED, killed_at=await moment(of, random, 2 * sum(map(len, batches[0].values())))):
+            await until(lambda: _acknowledged(of) > 0, within_s=30)
+            with told(seed=SEED, killed_at=await moment(of, random, sum(map(len, batches[0].values())))):
+                acknowledged = _acknowledged(of)
                 old.kill()
                 await new.promote()
                 for node in others:
@@ -228,3 +231,8 @@ async def test_the_worker_goes_on(primary: Node) -> None:
                 await assert_as_if_nothing_had_been(of)
             assert await old.run("SELECT count(*) FROM claims.file") < await new.run("SELECT count(*) FROM claims.file")
             assert len(worker.logged("database.promoted")) == 1
+            print(f"{acknowledged} files were acknowledged when the primary was killed, {_acknowledged(of)} are in the end")
+
+
+def _acknowledged(of: Clinics) -> int:
+    return sum(bool(file.acknowledged) for box in of.boxes.values() for file in box.received.values())

@@ -44,7 +44,7 @@ async def api(group: Servers, *names: str, **settings: Any) -> AsyncIterator[Ser
     primary = group.nodes[0].url
     keys = {name: await add_tenant(primary, name, PEOPLE) for name in names}
     await group.caught_up()
-    given = {"replica_lag_s": PATIENT_S, "deadline_s": 5.0, **settings}
+    given = {"replica_lag_s": PATIENT_S, "deadline_s": 5.0, "pool_size": 8, **settings}
     async with served(primary, keys=keys, replica_url=group.urls["replica_url"], **given) as server:
         await until(lambda: states(server) == ["primary", "replica", "replica"])
         await server.get("/warm-up", names[0], "POST")

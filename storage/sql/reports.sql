@@ -26,9 +26,14 @@ SELECT payer_id, grouping(payer_id) = 1 AS is_total, count(*) AS claims, coalesc
        coalesce(sum(pending_amount) FILTER (WHERE aging_days BETWEEN 181 AND 365), 0.00) AS pending_181_365,
        count(*) FILTER (WHERE aging_days > 365) AS claims_over_365,
        coalesce(sum(pending_amount) FILTER (WHERE aging_days > 365), 0.00) AS pending_over_365
-FROM report.balance_amount
-WHERE tenant_id = $1::int AND pending_amount > 0 AND ($4::text IS NULL OR payer_id = $4) AND ($5::text IS NULL OR facility_id = $5)
-  AND $2::timestamptz IS NULL AND $3::timestamptz IS NULL AND $6::text IS NULL
+FROM (
+    -- A fence: the age of a row is reckoned once, and not for each column.
+    SELECT payer_id, pending_amount, aging_days FROM report.balance_amount
+    WHERE tenant_id = $1::int AND pending_amount > 0
+      AND ($4::text IS NULL OR payer_id = $4) AND ($5::text IS NULL OR facility_id = $5)
+      AND $2::timestamptz IS NULL AND $3::timestamptz IS NULL AND $6::text IS NULL
+    OFFSET 0
+) AS pending
 GROUP BY GROUPING SETS ((payer_id), ())
 ORDER BY 2, 1;
 

@@ -132,36 +132,44 @@ class Pages:
     """Pages of one report of the large tenant, by all that it can be filtered and sorted by, from its begin and further on."""
 
     def __init__(self, report: Report, facilities: Sequence[str]) -> None:
-        self._report = report
+        self.report = report
         self._facilities = facilities
         self._random = Random(report.name)
 
-    def path(self) -> str:
+    @classmethod
+    async def of(cls, report: Report, found: Stored) -> "Pages":
+        connection = await asyncpg.connect(found.url)
+        sql = "SELECT licence FROM ops.facility WHERE tenant_id = $1 ORDER BY licence"
+        licences = [row[0] for row in await connection.fetch(sql, found.tenants[0])]
+        await connection.close()
+        return cls(report, licences)
+
+    def plain(self) -> str:
+        """As most ask: the latest, of all or of one payer."""
+        return f"/reports/{self.report.name}{self._random.choice(['', *(f'?payer={payer}' for payer in PAYERS)])}"
+
+    def varied(self) -> str:
         chance = self._random
-        sort = chance.choice([*self._report.sorts]) if chance.random() < 0.5 else self._report.default_sort
+        sort = chance.choice([*self.report.sorts]) if chance.random() < 0.5 else self.report.default_sort
         asked = {"sort": f"-{sort}" if not sort.startswith("-") and chance.random() < 0.5 else sort}
         asked |= {"_count": chance.choice(("20", "20", "20", "100"))}
-        values = {"payer": PAYERS, "facility": self._facilities, "status": self._report.statuses}
-        for name in self._report.filters:
+        values = {"payer": PAYERS, "facility": self._facilities, "status": self.report.statuses}
+        for name in self.report.filters:
             if chance.random() < 0.3:
                 asked[name] = chance.choice(values[name])
         if chance.random() < 0.4:
             first = END - timedelta(days=chance.randrange(DAYS))
             asked |= {"from": str(first), "to": str(min(first + timedelta(days=chance.choice((0, 6, 30, 90))), date.max))}
-        return f"/reports/{self._report.name}?{urlencode(asked)}"
+        return f"/reports/{self.report.name}?{urlencode(asked)}"
 
 
-async def page_requests(report: Report, port: int, found: Stored, count: int = 120, deep: int = 3) -> list[bytes]:
-    """So many, and the pages after them."""
-    connection = await asyncpg.connect(found.url)
-    sql = "SELECT licence FROM ops.facility WHERE tenant_id = $1 ORDER BY licence"
-    pages = Pages(report, [row[0] for row in await connection.fetch(sql, found.tenants[0])])
-    await connection.close()
-    headers = {"Authorization": f"Bearer {found.keys[0]}"}
+async def page_requests(pages: Pages, port: int, key: str, count: int = 120, deep: int = 3) -> list[bytes]:
+    """So many varied ones, and the pages after them."""
+    headers = {"Authorization": f"Bearer {key}"}
     paths = []
     async with aiohttp.ClientSession(headers=headers) as session:
         for _ in range(count):
-            path: str | None = pages.path()
+            path: str | None = pages.varied()
             for _ in range(deep):
                 if path is None:
                     break
@@ -183,16 +191,16 @@ async def _next(session: aiohttp.ClientSession, port: int, path: str) -> str | N
 class Beside:
     """API users and readers of reports at the same time; each generator is a process of its own."""
 
-    def __init__(self, port: int, users: Sequence[bytes], pages: dict[str, list[bytes]]) -> None:
+    def __init__(self, port: int, users: Sequence[bytes], plain: dict[str, list[bytes]]) -> None:
         self._port = port
         self._users = users
-        self.pages = pages
+        self._plain = plain
 
     async def run(self, seconds: float, reports: Collection[str]) -> dict[str, Result]:
         """By report, and `api`. A page is asked for each 20 ms, of these reports in turn."""
         loads = {"api": (Load("127.0.0.1", self._port, USERS, seconds, rate=USERS, timeout_s=30), self._users)}
         for name in reports:
             load = Load("127.0.0.1", self._port, 8, seconds, rate=READS_PER_S / len(reports), poisson=False, timeout_s=30)
-            loads[name] = load, self.pages[name]
+            loads[name] = load, self._plain[name]
         results = await asyncio.gather(*[asyncio.to_thread(run_in_process, *each) for each in loads.values()])
         return dict(zip(loads, results, strict=True))

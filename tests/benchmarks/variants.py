@@ -18,7 +18,6 @@ from handlers.exchange import EXCHANGE
 from handlers.protocol import serve, until_told
 from r4.bundle import CONTENT_TYPE
 from storage.pools import api_size
-from tenants.dispatcher import SLOTS
 
 BODY = b'{"resourceType":"Patient","id":"p","text":"' + b"x" * 760 + b'"}'
 """As large as the benchmark's patients."""
@@ -54,7 +53,7 @@ def plain(config: Config) -> web.Application:
     """Our middlewares around what one writes first: asyncpg's Pool, one statement a request."""
 
     async def opened(app: web.Application) -> AsyncIterator[None]:
-        size = api_size(config) - SLOTS - 1  # as many as direct has
+        size = api_size(config) - 1  # as many as direct has, without channels
         async with asyncpg.create_pool(config.database_url, min_size=size, max_size=size) as pool:
             app[POOL] = pool
             yield
