@@ -41,7 +41,7 @@ class Catalogue:
         self.database_servers = self._add(
             "sluice_database_servers",
             "gauge",
-            "What each server of several is: primary, replica, lagging (a replica that is not read), stale (a former primary), away",
+            "What each of several servers is: primary, replica, lagging (not read), stale (a former primary), away",
             ("server", "state"),
             merge="max",
         )
