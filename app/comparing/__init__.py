@@ -1,0 +1,1 @@
+"""`sluice compare`: channel against direct, measured and judged. Read comparison.py first; see docs/compare.md."""
