@@ -18,7 +18,7 @@ from app.cli_tools import Json, notices, settings
 
 def compare(
     quick: Annotated[bool, typer.Option("--quick", help="2 minutes instead of 20, with wider intervals")] = False,
-    minutes: Annotated[float | None, typer.Option(min=0.2, max=600, help="another limit of time")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.5, max=600, help="another limit of time")] = None,
     forced: Annotated[
         bool, typer.Option("--forced", help="one server, whose requests say their path, instead of two; they share its loop")
     ] = False,

@@ -3,6 +3,8 @@
 import asyncio
 import re
 import zlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -11,6 +13,8 @@ from aiohttp import web
 from base.errors import NotFound
 from handlers.reports_answers import PRIVATE, has_etag, tenant_of, time_text, who
 from handlers.reports_query import is_text, parameters_of
+from handlers.services import SERVICES
+from storage.connections import Connection
 from storage.reports import claim_parts, raw_file, read
 
 CLAIM_PATH = "/reports/claims/{provider}/{claim}"
@@ -22,8 +26,7 @@ _SEGMENT = r"{\1:[^/]+}"
 # aiohttp's own pattern for a part of a path takes no braces.
 CLAIM_ROUTE, FILE_ROUTE = (re.sub(r"{(\w+)}", _SEGMENT, path) for path in (CLAIM_PATH, FILE_PATH))
 _LARGE = 1024 * 1024
-_NO_CLAIM = "there is no such claim"
-_NO_FILE = "there is no such file"
+T = TypeVar("T")
 
 
 def file_link(base_url: str, licence: str, file_id: str) -> str:
@@ -32,22 +35,10 @@ def file_link(base_url: str, licence: str, file_id: str) -> str:
 
 async def claim(request: web.Request) -> web.Response:
     """The claim as it is now, whatever the reports show yet. Raises NotFound, also for another tenant's."""
-    parameters_of(request, ())
-    services, identity = who(request)
-    provider_id, claim_id = _names(request, "provider", "claim", absent=_NO_CLAIM)
-    tenant_id = tenant_of(identity)
-    found = await read(
-        services.storage,
-        tenant_id,
-        services.config.pool_acquire_s,
-        lambda connection: claim_parts(connection, tenant_id, provider_id, claim_id),
-    )
-    if found is None:
-        raise NotFound(_NO_CLAIM)
-    at, parts = found
+    at, parts = await _found(request, claim_parts, ("provider", "claim"), absent="there is no such claim")
     body: dict[str, object] = {name: msgspec.Raw(text.encode()) for name, text in parts.items()}
     for name in ("diagnoses", "remittances", "events"):
-        body[name] = _with_files(parts[name], services.config.base_url)
+        body[name] = _with_files(parts[name], request.app[SERVICES].config.base_url)
     body = {"as_of": time_text(at), **body}
     encoded = msgspec.json.format(msgspec.json.encode(body), indent=-1)
     return web.Response(body=encoded, content_type="application/json", headers=PRIVATE)
@@ -65,18 +56,7 @@ def _with_files(members: str, base_url: str) -> list[dict[str, msgspec.Raw]]:
 
 async def file(request: web.Request) -> web.Response:
     """The document byte by byte. Raises NotFound, also for another tenant's."""
-    parameters_of(request, ())
-    services, identity = who(request)
-    licence, file_id = _names(request, "licence", "file_id", absent=_NO_FILE)
-    tenant_id = tenant_of(identity)
-    found = await read(
-        services.storage,
-        tenant_id,
-        services.config.pool_acquire_s,
-        lambda connection: raw_file(connection, tenant_id, licence, file_id),
-    )
-    if found is None:
-        raise NotFound(_NO_FILE)
+    found = await _found(request, raw_file, ("licence", "file_id"), absent="there is no such file")
     headers = {"ETag": f'"{found.sha256.hex()}"', "X-Content-Type-Options": "nosniff", **PRIVATE}
     if has_etag(",".join(request.headers.getall("If-None-Match", [])), headers["ETag"]):
         return web.Response(status=304, headers=headers)
@@ -93,8 +73,23 @@ async def _unpacked(body: bytes) -> bytes:
     return await asyncio.get_running_loop().run_in_executor(None, zlib.decompress, body)
 
 
-def _names(request: web.Request, *names: str, absent: str) -> tuple[str, ...]:
-    found = tuple(request.match_info[name] for name in names)
-    if not all(map(is_text, found)):
+async def _found(
+    request: web.Request,
+    find: Callable[[Connection, int, str, str], Awaitable[T | None]],
+    names: tuple[str, str],
+    *,
+    absent: str,
+) -> T:
+    """What the tenant has by the two names in the path."""
+    parameters_of(request, ())
+    services, identity = who(request)
+    tenant_id, (first, second) = tenant_of(identity), (request.match_info[name] for name in names)
+    found = None
+    if is_text(first) and is_text(second):
+        patience_s = services.config.pool_acquire_s
+        found = await read(
+            services.storage, tenant_id, patience_s, lambda connection: find(connection, tenant_id, first, second)
+        )
+    if found is None:
         raise NotFound(absent)
     return found

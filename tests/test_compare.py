@@ -31,7 +31,7 @@ from app.comparing.probing import round_trip_ms
 from app.comparing.proxy import proxied
 from app.comparing.results import at_load, cells_of
 from app.comparing.server import PARTS
-from app.comparing.servers import Arm, DatabaseCpu, Server
+from app.comparing.servers import Arm, CompareError, DatabaseCpu, Server
 from app.comparing.stock import _fill, _scratch, stocked
 from app.comparing.switchback import Bench, Group, Rhythm, run_section
 from app.comparing.tables import sentences
@@ -69,7 +69,7 @@ TINY = replace(
 
 @contextmanager
 def answering(
-    *, takes_s: float = 0.0, stall_s: float = 0.0, period_s: float = 2.0, statuses: tuple[int, ...] = (200,)
+    *, takes_s: float = 0.0, stall_s: float = 0.0, period_s: float = 2.0, statuses: tuple[int, ...] = (200,), path: str = ""
 ) -> Iterator[Server]:
     """A real aiohttp server, in a thread of its own; its loop stands still for `stall_s` in each period."""
     ready, port, turns = threading.Event(), 0, cycle(statuses)
@@ -78,7 +78,7 @@ def answering(
     async def answer(_: web.Request) -> web.Response:
         if takes_s:
             await asyncio.sleep(takes_s)
-        return web.Response(body=b"{}", status=next(turns))
+        return web.Response(body=b"{}", status=next(turns), headers={"X-Sluice-Path": path} if path else {})
 
     async def stall() -> None:
         while True:
@@ -156,6 +156,15 @@ def test_a_bad_answer_is_no_throughput(send: Send) -> None:
     assert found.good == pytest.approx(found.failed, abs=2)
     assert found.bad_share == pytest.approx(0.75, abs=0.05)
     assert found.goodput == pytest.approx(found.good / 0.25, rel=0.4)
+
+
+def test_the_other_path_is_not_measured(send: Send) -> None:
+    """Where a channel's requests were answered directly, nothing is compared."""
+    bench = Bench(send, HOLDINGS, DatabaseCpu(None))
+    with answering(path="direct") as server:
+        assert bench.measure(Arm("direct", server), Cell("get_patient", 1, in_flight=1), 0.05).good
+        with pytest.raises(CompareError, match="another path"):
+            bench.measure(Arm("channel", server), Cell("get_patient", 1, in_flight=1), 0.05)
 
 
 async def test_the_proxy_delays(cluster: Cluster) -> None:

@@ -83,11 +83,15 @@ class Comparison:
             "warnings": warnings(conditions, self.sections),
         }
 
+    @property
+    def _cooldown_s(self) -> float:
+        return self.plan.seconds + 900
+
     @contextmanager
     def _arms(self, url: str) -> Iterator[list[Arm]]:
         """Direct and channel, with every tenant warm."""
         with ExitStack() as stack:
-            channel = stack.enter_context(served("channel", url, delay_s=self.planted_s))
+            channel = stack.enter_context(served("channel", url, delay_s=self.planted_s, cooldown_s=self._cooldown_s))
             stack.enter_context(warmed_up(channel, self.stock.holdings, self.stock.warm))
             if self.forced:
                 yield [Arm(DIRECT, channel, DIRECT), Arm(CHANNEL, channel, CHANNEL)]
@@ -125,7 +129,10 @@ class Comparison:
     def _parts(self, arms: Sequence[Arm], budget: Budget) -> None:
         """Direct, a queue alone, with batches, and with equal asks asked once, which is the channel."""
         with ExitStack() as stack:
-            between = [Arm(part, stack.enter_context(served(part, self.stock.url))) for part in ("queue", "batches")]
+            between = [
+                Arm(part, stack.enter_context(served(part, self.stock.url, cooldown_s=self._cooldown_s)))
+                for part in ("queue", "batches")
+            ]
             for arm in between:
                 warm(arm.server, self.stock.holdings)
             tenants, level = len(self.stock.holdings), self.plan.parts_level

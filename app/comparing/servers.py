@@ -17,9 +17,6 @@ import psutil
 from app.comparing.workloads import Holding
 from base.errors import Problem
 
-COOLDOWN_S = 3600
-"""Longer than any comparison; who was cold before is cooled down at its end."""
-
 
 class CompareError(Problem):
     """What cannot be measured; the message says why."""
@@ -53,16 +50,24 @@ class Arm:
     server: Server
     force: str | None = None
 
+    @property
+    def path(self) -> str:
+        """What X-Sluice-Path must say."""
+        return "direct" if self.name == "direct" else "channel"
+
 
 @contextmanager
-def served(part: str, url: str, *, delay_s: float = 0.0) -> Iterator[Server]:
-    """One of server.PARTS. The settings are the environment's, but for those that a comparison needs."""
+def served(part: str, url: str, *, delay_s: float = 0.0, cooldown_s: float = 3600.0) -> Iterator[Server]:
+    """One of server.PARTS. The settings are the environment's, but for those that a comparison needs.
+
+    `cooldown_s`: longer than it takes, but no longer than a tenant may stay warm if it is ended by force.
+    """
     ours = {
         "SLUICE_DATABASE_URL": url,
         "SLUICE_CHANNELS": "off" if part == "direct" else "on",
         "SLUICE_CONTROL_SHARE": "0",
         "SLUICE_COOLDOWN": "fixed",
-        "SLUICE_COOLDOWN_S": str(COOLDOWN_S),
+        "SLUICE_COOLDOWN_S": str(cooldown_s),
         "SLUICE_HOST": "127.0.0.1",
         "SLUICE_REPORT_POOL_SIZE": "1",  # of several servers at once, and no report is asked for
         "SLUICE_BASE_URL": "http://localhost",  # so that all servers' answers are alike

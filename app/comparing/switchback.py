@@ -127,6 +127,8 @@ class Bench:
         spent = None if database_s is None or before[1] is None else database_s - before[1]
         if not result.statuses and not result.errors:
             raise CompareError(f"{arm.name} gave no answer at all to {cell.workload}")
+        if set(result.paths) - {arm.path}:
+            raise CompareError(f"{arm.name} was answered by another path: {result.paths}")
         return figures_of(result, server_s, spent)
 
     def _requests_of(self, cell: Cell, force: str | None) -> list[bytes]:
