@@ -9,7 +9,6 @@ SET LOCAL enable_hashagg = off;  -- the indexes are in the order of the keys: to
 SET LOCAL max_parallel_workers_per_gather = 0;
 SET LOCAL max_parallel_maintenance_workers = 0;
 SET LOCAL jit = off;
-SET LOCAL enable_nestloop = off;
 
 -- keys_settings: of one that looks rows up by key: planned anew each time, and by index, also in tables of which nothing is known yet
 SET LOCAL statement_timeout = '60s';

@@ -68,7 +68,8 @@ class Changes:
 
     def choose(self, count: int, *, among: int | None = None) -> list[ClaimKey]:
         """In the order in which everybody locks them."""
-        return sorted(self._random.sample(self._keys[:among], count))
+        keys = self._keys[:among]
+        return sorted(self._random.sample(keys, min(count, len(keys))))
 
     def change(self, keys: Sequence[ClaimKey]) -> "Change":
         """Settled on a day of its own."""
