@@ -169,12 +169,11 @@ def check_metrics(text: str, claims: int) -> None:
 
 
 def test_page() -> None:
-    """The page names every metric of a worker, every setting of ingestion, and every state and outcome that the tables know."""
-    page = PAGE.read_text(encoding="utf-8")
+    """Operators' pages name every metric of a worker, its settings and the pools', and every state that the tables know."""
+    page = PAGE.read_text(encoding="utf-8") + PAGE.with_name("operations.md").read_text(encoding="utf-8")
     own = WorkerMetrics().families.keys() - Metrics().families.keys()
-    settings = {
-        name for name, _, _ in describe() if re.match("SLUICE_(POLL|INGEST|THROTTLE|API_METRICS|METRICS|IDENTIFIER)", name)
-    }
+    ours = "POLL|INGEST|THROTTLE|API_METRICS|METRICS|IDENTIFIER|POOL|REPORT|REPLICA|VIEW"
+    settings = {name for name, _, _ in describe() if re.match(f"SLUICE_({ours})", name)}
     schema = (Path(store.__file__).parent / "sql" / "migrations" / "0005_claims.sql").read_text(encoding="utf-8")
     listed = re.findall(r"CHECK \((?:state|severity) IN \(([^)]*)\)\)", schema)
     words = set(re.findall(r"[a-z]+", " ".join(listed))) | {"ok", "partial", "failed", "timeout", "lost"}
