@@ -146,7 +146,9 @@ class Lane:
     async def _look(self, connection: asyncpg.Connection) -> float:
         """Does what is due; seconds until the next look."""
         again_s = self._look_s
-        for name, state in (await self._states(connection)).items():
+        found = await self._states(connection)
+        # The smallest first: it is soon done, and waits for none that is not.
+        for name, state in sorted(found.items(), key=lambda item: item[1].rows):
             decision = plan(state, self._wishes[name])
             rest_s = self._rests.get(name, 0.0) - monotonic()
             if rest_s > 0:

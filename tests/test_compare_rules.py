@@ -100,6 +100,8 @@ def test_summary() -> None:
     assert one_line == "At 1 in flight channels do not pay. The mix: 0.93 × [0.90, 0.96] the throughput."
     assert other.startswith("At 64 in flight channels pay for the mix and get_patient, not for review. The mix: 1.80 × [")
     assert summary([("review", [AtLoad(one, ALIKE)])]) == "At 1 in flight no difference is shown."
+    worse = summary([("mix", [AtLoad(one, ALIKE)]), ("review", [AtLoad(one, WORSE)])])
+    assert worse.startswith("At 1 in flight channels do not pay for review; elsewhere no difference is shown.")
     assert "too few pairs" in summary([("mix", [AtLoad(one, FEW)])])
 
 
@@ -131,6 +133,7 @@ def test_fit_of_what_cannot_pay() -> None:
 def test_capacity_search(start: float, limit: float) -> None:
     """From below or above, the highest rate that meets the limit is found within a few per cent."""
     found = search(lambda rate: Trial(rate, 10.0 if rate <= limit else 90.0, 0.0, saturated=False), start, 50.0, steps=12)
+    assert found.rate is not None
     assert limit / 1.06 <= found.rate <= limit
     assert not found.limited
 
@@ -138,13 +141,15 @@ def test_capacity_search(start: float, limit: float) -> None:
 def test_capacity_counts_refusals() -> None:
     """A rate at which one request in a thousand is refused or fails is no capacity, however quick the others were."""
     found = search(lambda rate: Trial(rate, 1.0, 0.0 if rate <= 100 else 0.001, saturated=False), 90.0, 50.0, steps=12)
+    assert found.rate is not None
     assert found.rate <= 100
-    assert search(lambda rate: Trial(rate, 1.0, 0.5, saturated=False), 90.0, 50.0, steps=4).rate == 0
+    assert search(lambda rate: Trial(rate, 1.0, 0.5, saturated=False), 90.0, 50.0, steps=4).rate is None
 
 
 def test_capacity_of_a_generator_that_is_full() -> None:
     """Where the generator can send no more, the rate found is a least one and says so."""
     found = search(lambda rate: Trial(rate, 1.0, 0.0, saturated=rate > 500), 400.0, 50.0, steps=12)
+    assert found.rate is not None
     assert 400 <= found.rate <= 500
     assert found.limited
 

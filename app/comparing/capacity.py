@@ -10,6 +10,7 @@ from app.comparing.switchback import Bench
 
 BAD_MAX = 0.001
 """Errors and refusals, of what was offered."""
+TRIALS_MIN = 2
 CLOSE = 1.05
 """Where the highest good rate and the lowest bad one are this near, the search ends."""
 
@@ -29,9 +30,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Capacity:
-    """`rate`: the highest that was met, 0 for none. `limited`: the generator could not send more, so there may be more."""
+    """`rate`: the highest that was met; None where even the lowest that was tried was too much.
 
-    rate: float
+    `limited`: the generator could not send more, so the path may do more.
+    """
+
+    rate: float | None
     limited: bool
     trials: Sequence[Trial]
 
@@ -50,13 +54,13 @@ def search(attempt: Callable[[float], Trial], start: float, slo_ms: float, *, st
             high = min(high, rate)
         rate = (low * high) ** 0.5 if low and high < float("inf") else low * 2**0.5 if low else high / 2**0.5
     limited = any(trial.saturated and trial.p99_ms <= slo_ms for trial in trials)
-    return Capacity(low, limited, trials)
+    return Capacity(low or None, limited, trials)
 
 
 def measured(
     bench: Bench, arm: Arm, cell: Cell, slo_ms: float, *, start: float, seconds: float, steps: int, until: float = float("inf")
 ) -> Capacity:
-    """`cell` says what is asked; its rate is tried from `start` on. No trial begins after `until`."""
+    """`cell` says what is asked; its rate is tried from `start` on. It has two trials, and more until `until`."""
     found: list[Figures] = []
 
     def attempt(rate: float) -> Trial:
@@ -64,5 +68,5 @@ def measured(
         found.append(figures)
         return Trial(rate, figures.p99_ms, figures.bad_share, figures.saturated)
 
-    left = max(1, min(steps, int((until - time.monotonic()) / (seconds * 1.3)) if until < float("inf") else steps))
+    left = max(TRIALS_MIN, min(steps, int((until - time.monotonic()) / (seconds * 1.3)) if until < float("inf") else steps))
     return search(attempt, start, slo_ms, steps=left)

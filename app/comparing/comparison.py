@@ -48,7 +48,7 @@ class Comparison:
         conditions = machine(self.stock.version)
         round_trip = round_trip_ms(self.stock.url)
         operations = [BY_NAME[name] for name in self.plan.operations]
-        with self._arms(self.stock.url) as arms:
+        with self._arms(self.stock.url) as arms, warmed_up(arms[-1].server, self.stock.holdings, self.stock.warm):
             check_answers(arms, self.stock.holdings, operations)
             budget = Budget(self.plan)
             fitted = self._costs(budget)
@@ -92,7 +92,7 @@ class Comparison:
         """Direct and channel, with every tenant warm."""
         with ExitStack() as stack:
             channel = stack.enter_context(served("channel", url, delay_s=self.planted_s, cooldown_s=self._cooldown_s))
-            stack.enter_context(warmed_up(channel, self.stock.holdings, self.stock.warm))
+            warm(channel, self.stock.holdings)
             if self.forced:
                 yield [Arm(DIRECT, channel, DIRECT), Arm(CHANNEL, channel, CHANNEL)]
             else:
@@ -172,7 +172,7 @@ class Comparison:
                 left = until - time.monotonic()
                 by = time.monotonic() + max(left, 0.0) / (len(searches) - number) if took == 0.0 else until
                 self.tick(f"capacity: {name}, {arm.name}")
-                start = 0.7 * _reached(levels, name, arm.name)
+                start = 0.5 * _reached(levels, name, arm.name)
                 cell = Cell(name, len(self.stock.holdings), rate=start)
                 search = capacity.measured(
                     self.bench, arm, cell, self.plan.slo_ms,
@@ -187,7 +187,7 @@ class Comparison:
         rhythm = rhythm_for(until - time.monotonic(), blocks=len(groups) * len(arms))
         least = PAIRS_MIN if name in self.plan.judged else 1
         section = run_section(
-            self.bench, name, arms, groups, rhythm, until=until, least=least, latest=budget.ends_at, tick=self.tick
+            self.bench, name, arms, groups, rhythm, until=until, least=least, latest=budget.latest, tick=self.tick
         )
         self.cells += results.cells_of(section)
         self.sections.append(results.told(section))

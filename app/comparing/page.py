@@ -1,7 +1,7 @@
 """The report as one HTML file that stands alone: figures, plots and plotly itself are in it, and it may load nothing."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from plotly.offline import get_plotlyjs
 
 from app.comparing.plots import plots
 from app.comparing.results import ARMS, Json, named
-from app.comparing.tables import ratio_text
+from app.comparing.tables import capacity_text, ratio_text
 from app.comparing.verdicts import Judgement
 
 _HERE = Path(__file__).parent
@@ -49,7 +49,7 @@ def page(report: Json) -> str:
         _header(report),
         _bottlenecks(report["cells"]) if baseline else _matrix(report["cells"]),
         "" if baseline else _sentences(report),
-        *(_plot(name, report) for name in _PLOTS if name in made),
+        *(_plot(name, report, made) for name in _PLOTS if name in made or (name == "capacity" and not baseline)),
         _figures(report["cells"]),
         _conditions(report),
     ]
@@ -137,10 +137,20 @@ def _list(lines: Iterable[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _plot(name: str, report: Json) -> str:
+def _plot(name: str, report: Json, made: Collection[str]) -> str:
     title, text = _PLOTS[name], _WORDS[name]
-    table = _costs(report["costs"]) if name == "costs" else ""
-    return f'<section><h2>{title}</h2><p>{text}</p><div class="plot" id="{name}"></div>{table}</section>\n'
+    table = ""
+    if name == "capacity":
+        table = _capacities(report["capacity"])
+    elif name == "costs":
+        table = _costs(report["costs"])
+    plot = f'<div class="plot" id="{name}"></div>' if name in made else ""
+    return f"<section><h2>{title}</h2><p>{text}</p>{plot}{table}</section>\n"
+
+
+def _capacities(found: Json) -> str:
+    rows = [[one["workload"], ARMS[one["arm"]], capacity_text(one), str(one["searches"])] for one in found["paths"]]
+    return _table(["workload", "path", "a second", "searches"], rows)
 
 
 def _costs(costs: Sequence[Json]) -> str:

@@ -59,7 +59,7 @@ FULL = Plan(
 QUICK = Plan(
     "quick",
     2 * 60.0,
-    {"costs": 3, "levels": 46, "rates": 8, "alone": 5, "parts": 14, "delays": 16, "capacity": 8},
+    {"costs": 2, "levels": 45, "rates": 8, "alone": 4, "parts": 14, "delays": 19, "capacity": 8},
     levels=(1, 64),
     at_rest=(READ, LIST, REVIEW),
     levels_apart=False,
@@ -80,6 +80,8 @@ class Budget:
         asked = {"alone": plan.alone, "delays": plan.delayed}
         self._shares = {section: share for section, share in plan.shares.items() if asked.get(section, True)}
         self.ends_at = time.monotonic() + plan.seconds
+        self.latest = self.ends_at - plan.seconds * self._shares["capacity"] / sum(self._shares.values())
+        """When the sections before the last one must be done, whatever they still lack."""
 
     def until(self, section: str) -> float:
         """When this section is to be done, of `time.monotonic()`; it is taken from the list of those to come."""

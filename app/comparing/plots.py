@@ -73,7 +73,7 @@ def _latency(cells: Sequence[Json]) -> Json:
 
 
 def _capacity(capacity: Json) -> Json:
-    paths = capacity.get("paths", [])
+    paths = [one for one in capacity.get("paths", []) if one["rate"] is not None]
     bars = []
     for arm in dict.fromkeys(one["arm"] for one in paths):
         of_arm = [one for one in paths if one["arm"] == arm]

@@ -172,14 +172,15 @@ def costs_of(times: Times) -> list[Json]:
 
 
 def capacity_of(workload: str, arm: str, found: Sequence[Capacity]) -> Json:
-    """The median of the searches, and the lowest and highest."""
-    rates = [capacity.rate for capacity in found]
+    """The median of the searches, and the lowest and highest; None where not even the lowest rate tried was met."""
+    rates = [capacity.rate for capacity in found if capacity.rate is not None]
     return {
         "workload": workload,
         "arm": arm,
-        "rate": rounded(statistics.median(rates)),
-        "lowest": rounded(min(rates)),
-        "highest": rounded(max(rates)),
+        "rate": rounded(statistics.median(rates)) if rates else None,
+        "lowest": rounded(min(rates, default=None)),
+        "highest": rounded(max(rates, default=None)),
+        "tried_from": rounded(min(trial.rate for capacity in found for trial in capacity.trials)),
         "searches": len(found),
         "limited": any(capacity.limited for capacity in found),
         "trials": [rounded(asdict(trial)) for one in found for trial in one.trials],

@@ -60,6 +60,12 @@ def ratio_text(found: Json | None) -> str:
     return f"{found['middle']:.2f} × ({found['low']:.2f}–{found['high']:.2f})" if found else "–"
 
 
+def capacity_text(one: Json) -> str:
+    if one["rate"] is None:
+        return f"below {one['tried_from']:,.0f}"
+    return f"{one['rate']:,.0f}" + (" or more" if one["limited"] else "")
+
+
 def _capacity(found: Json) -> Table:
     shown = Table(
         "workload",
@@ -70,9 +76,8 @@ def _capacity(found: Json) -> Table:
     for column in ("a second", "lowest", "highest", "searches"):
         shown.add_column(column, justify="right")
     for one in found["paths"]:
-        more = " or more" if one["limited"] else ""
-        values = (f"{one['rate']:,.0f}{more}", f"{one['lowest']:,.0f}", f"{one['highest']:,.0f}", str(one["searches"]))
-        shown.add_row(one["workload"], ARMS[one["arm"]], *values)
+        ends = ("-", "-") if one["rate"] is None else (f"{one['lowest']:,.0f}", f"{one['highest']:,.0f}")
+        shown.add_row(one["workload"], ARMS[one["arm"]], capacity_text(one), *ends, str(one["searches"]))
     return shown
 
 

@@ -95,11 +95,9 @@ def _summary_at(at: str, found: dict[Judgement, list[str]]) -> str:
         return f"At {at} channels pay" + _except(found.get(Judgement.NONE, []), "no difference is shown for") + "."
     if MIX in worse and not better:
         return f"At {at} channels do not pay."
-    words = [
-        f"channels pay for {_listed(better)}" if better else "",
-        f"not for {_listed(worse)}" if worse else "",
-    ]
-    return f"At {at} " + ", ".join(filter(None, words)) + "."
+    if not better:
+        return f"At {at} channels do not pay for {_listed(worse)}; elsewhere no difference is shown."
+    return f"At {at} channels pay for {_listed(better)}" + (f", not for {_listed(worse)}" if worse else "") + "."
 
 
 def _except(names: Sequence[str], words: str) -> str:
