@@ -11,7 +11,7 @@ from app.comparing.costs_fit import fit
 from app.comparing.intervals import PAIRS_MIN, Interval, interval_of, is_enough, ratios_of
 from app.comparing.plans import FULL, QUICK, Budget
 from app.comparing.switchback import ROUNDS_WANTED, Rhythm, hurried, rhythm_for
-from app.comparing.verdicts import AtLoad, Judgement, judge, sentence, summary
+from app.comparing.verdicts import AtLoad, Judgement, cost_sentence, judge, sentence, summary
 
 BETTER, WORSE = Interval(1.8, 1.7, 1.9, 12), Interval(0.93, 0.9, 0.96, 12)
 ALIKE, FEW = Interval(1.01, 0.97, 1.05, 12), Interval(3.0, 2.9, 3.1, PAIRS_MIN - 1)
@@ -127,6 +127,13 @@ def test_fit_of_what_cannot_pay() -> None:
     assert not fit({n: [1.0 * n + 0.05] * 3 for n in (1, 2, 4, 8)}).can_pay
     assert not fit({n: [1.0 * n**1.2] * 3 for n in (1, 2, 4, 8)}).can_pay
     assert fit({n: [0.3] * 3 for n in (1, 2, 4, 8)}).gain == 1000.0
+
+
+def test_cost_sentence() -> None:
+    """What cannot pay, and what is never batched, is not praised for what it could gain."""
+    assert "at most 6.0 ×" in cost_sentence("review", 6.0, can_pay=True, shares=True)
+    assert "cannot pay" in cost_sentence("review", 1.05, can_pay=False, shares=True)
+    assert "never batched" in cost_sentence("list_patients", 6.0, can_pay=True, shares=False)
 
 
 @pytest.mark.parametrize(("start", "limit"), [(100.0, 340.0), (1000.0, 340.0), (340.0, 340.0)])

@@ -142,10 +142,10 @@ async def test_cooling_down_without_the_database() -> None:
 async def test_idle_longer_than_the_statement_timeout(database: str) -> None:
     """A connection idle for longer than its statement timeout answers the next request: preparing left no clock running."""
     key = await add_tenant(database, "one", PEOPLE)
-    async with served(database, keys={"one": key}, deadline_s=0.2, key_ttl_s=60.0) as server:
+    async with served(database, keys={"one": key}, deadline_s=0.5, key_ttl_s=60.0) as server:
         assert (await server.get("/patients/p1")).status == 200
         async with connected(database) as connection:
-            await connection.fetch("SELECT pg_sleep(0.5)")  # time itself is what is tested
+            await connection.fetch("SELECT pg_sleep(0.8)")  # time itself is what is tested
         replies = await asyncio.gather(*(server.get(f"/patients/p{n}") for n in range(30)))
         assert {reply.status for reply in replies} == {200}
 

@@ -103,7 +103,8 @@ class Comparison:
         self.tick("what a statement costs by the asks in it")
         config = replace(self.config, database_url=self.stock.url)
         operations = [BY_NAME[name] for name in self.plan.operations]
-        return results.costs_of(costs.measured(config, self.stock.holdings, operations, seconds=seconds))
+        times = costs.measured(config, self.stock.holdings, operations, seconds=seconds)
+        return results.costs_of(times, costs.sharing(operations, self.stock.holdings))
 
     def _levels(self) -> list[Group]:
         tenants = len(self.stock.holdings)

@@ -26,6 +26,11 @@ def sizes_of(operation: Operation) -> list[int]:
     return [2**power for power in range(most.bit_length()) if 2**power <= most]
 
 
+def sharing(operations: Sequence[Operation], holdings: Sequence[Holding]) -> dict[str, bool]:
+    """Whether the dispatcher puts an operation's asks together: only what an index and a LIMIT bound."""
+    return {one.name: wanted(one, holdings[0], random.Random(1)).ask()[0].bounded for one in operations}
+
+
 def measured(config: Config, holdings: Sequence[Holding], operations: Sequence[Operation], *, seconds: float) -> Times:
     """Every operation and size in turn, in random order, over and over until the time is up; the first round is dropped.
 

@@ -9,7 +9,7 @@ from plotly.offline import get_plotlyjs
 
 from app.comparing.plots import plots
 from app.comparing.results import ARMS, Json, named
-from app.comparing.tables import capacity_text, ratio_text
+from app.comparing.tables import batching_text, capacity_text, ratio_text
 from app.comparing.verdicts import Judgement
 
 _HERE = Path(__file__).parent
@@ -161,7 +161,7 @@ def _costs(costs: Sequence[Json]) -> str:
             f"{one['b_ms']:.3f}",
             f"{one['gain']:.1f} × ({one['gain_low']:.1f}–{one['gain_high']:.1f})",
             f"{one['measured_gain']:.1f} × at {one['largest']}",
-            "can pay" if one["can_pay"] else "cannot pay",
+            batching_text(one),
         ]
         for one in costs
     ]

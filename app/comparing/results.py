@@ -1,7 +1,7 @@
 """From sections of slices to the report: plain dicts and lists, which the table, the JSON and the page all show."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -151,7 +151,8 @@ def named(cell: Json) -> str:
     return ", ".join(words)
 
 
-def costs_of(times: Times) -> list[Json]:
+def costs_of(times: Times, shares: Mapping[str, bool]) -> list[Json]:
+    """`shares`: whether an operation's asks may share a statement at all."""
     found = []
     for name, by_size in times.items():
         fitted = fit(by_size)
@@ -165,7 +166,8 @@ def costs_of(times: Times) -> list[Json]:
                 "measured_gain": rounded(medians[min(medians)] / (medians[most] / most)),
                 "largest": most,
                 "can_pay": fitted.can_pay,
-                "sentence": cost_sentence(name, fitted.gain, can_pay=fitted.can_pay),
+                "shares": shares[name],
+                "sentence": cost_sentence(name, fitted.gain, can_pay=fitted.can_pay, shares=shares[name]),
             }
         )
     return found

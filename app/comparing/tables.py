@@ -81,14 +81,21 @@ def _capacity(found: Json) -> Table:
     return shown
 
 
+def batching_text(one: Json) -> str:
+    if not one["shares"]:
+        return "never batched"
+    return "can pay" if one["can_pay"] else "cannot pay"
+
+
 def _costs(found: list[Json]) -> Table:
     shown = Table("operation", box=SIMPLE_HEAD, title="a statement of n asks takes a·n + b; ms")
     for column in ("a", "b", "gain at most", "misfit of the line", "batching"):
         shown.add_column(column, justify="right", no_wrap=True)
     for one in found:
         gain = f"{one['gain']:.1f} × ({one['gain_low']:.1f}–{one['gain_high']:.1f})"
-        pays = "can pay" if one["can_pay"] else "cannot pay"
-        shown.add_row(one["operation"], f"{one['a_ms']:.3f}", f"{one['b_ms']:.3f}", gain, f"{one['misfit']:.0%}", pays)
+        shown.add_row(
+            one["operation"], f"{one['a_ms']:.3f}", f"{one['b_ms']:.3f}", gain, f"{one['misfit']:.0%}", batching_text(one)
+        )
     return shown
 
 
@@ -97,7 +104,7 @@ def sentences(report: Json) -> list[str]:
     if "verdicts" not in report:
         held = [f"{cell['workload']} at {cell['at']}: {cell['bottleneck']} ({cell['because']})." for cell in report["cells"]]
         return [*report["warnings"], report["summary"], *held]
-    costs = [cost["sentence"] for cost in report["costs"] if not cost["can_pay"]]
+    costs = [cost["sentence"] for cost in report["costs"] if not (cost["can_pay"] and cost["shares"])]
     judged = [verdict["sentence"] for verdict in report["verdicts"]]
     return [*report["warnings"], report["summary"], *judged, *costs, *report["left_out"]]
 

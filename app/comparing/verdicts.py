@@ -109,7 +109,10 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
-def cost_sentence(name: str, gain: float, can_pay: bool) -> str:  # what `Fit` says
+def cost_sentence(name: str, gain: float, *, can_pay: bool, shares: bool) -> str:
+    """`shares`: whether the dispatcher lets this statement be shared; what no index bounds runs alone."""
     if not can_pay:
         return f"{name}: batching cannot pay, a statement costs hardly more than its asks do (at most {gain:.2f} ×)."
+    if not shares:
+        return f"{name}: never batched, for no index bounds its work; its asks run one by one (they could gain {gain:.1f} ×)."
     return f"{name}: batching can give at most {gain:.1f} × of one connection's asks."
