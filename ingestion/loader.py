@@ -239,6 +239,8 @@ class _Loading:
             await store.write_said(self._connection, table, rows)
         if made.rewritten:
             await store.rewrite_events(self._connection, made.rewritten)
+        if made.kept:
+            await store.keep_activities(self._connection, made.kept)
         self._stages.end("claims")
         now = datetime.now(UTC)
         self._counts += await upsert(self._connection, self._tenant_id, Batch(made.resources), now, off_loop=self._off_loop)

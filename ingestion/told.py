@@ -55,6 +55,14 @@ class Told:
         stored = {known.place: known.standing for known in self.known}
         return (step for step in self.settled.steps if stored.get(place(step.event), standing(step)) != standing(step))
 
+    def kept(self, tenant_id: int) -> Iterator[Row]:
+        """The claim's activities, as activities_keep wants them, if others may be stored.
+
+        When an earlier submission comes late, the one that was taken for the first becomes a repetition and counts no more.
+        """
+        if any(step.kind == "repetition" for step in self.changed_steps()):
+            yield tenant_id, *self.key, [state.activity.id for state in self.settled.activities]
+
 
 def told_of(parsed: Parsed, facility: Mailbox, file_id: str) -> list[Told]:
     """The file's claims in the order of their keys, as everybody locks them."""
@@ -96,6 +104,7 @@ class Made:
     activities: bytes
     said: dict[str, bytes]
     rewritten: list[Row]
+    kept: list[Row]
     resources: list[Resource]
 
 
@@ -117,6 +126,7 @@ def make(told: Sequence[Told], identities: Identities, naming: Naming, tenant_id
         encoded([activity_row(tenant_id, each.key, state) for each in told for state in each.settled.activities]),
         {table: encoded(rows) for table, rows in said.items()},
         rewritten,
+        [row for each in told for row in each.kept(tenant_id)],
         [resources[key] for key in sorted(resources)],
     )
 

@@ -97,6 +97,11 @@ async def rewrite_events(connection: asyncpg.Connection, rows: Sequence[Row]) ->
     await connection.executemany(_SQL["event_write"], rows)
 
 
+async def keep_activities(connection: asyncpg.Connection, rows: Sequence[Row]) -> None:
+    """`rows` as activities_keep says."""
+    await connection.executemany(_SQL["activities_keep"], rows)
+
+
 async def write_errors(connection: asyncpg.Connection, rows: Sequence[Row]) -> None:
     """`rows`: tenant_id, facility_no, file_id, claim_id, severity, reason, times."""
     if rows:

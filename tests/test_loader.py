@@ -114,6 +114,21 @@ async def test_huge_file_in_chunks(database: str, monkeypatch: pytest.MonkeyPatc
         await assert_is_truth(taken, truth(big))
 
 
+async def test_an_earlier_submission_comes_late(database: str) -> None:
+    """The one that was taken for the first counts no more, nor do its activities, whichever came first."""
+    later, earlier = submission("c1", activity="a1"), submission("c1", activity="a2", at="01/05/2026 09:00")
+    async with intake(database) as one, intake(database, "DHA-F-0000009", tenant="other") as two:
+        for file in (("1", later), ("2", earlier), ("3", remittance("c1", activity="a2"))):
+            await one.load(file)
+        for file in (("2", earlier), ("3", remittance("c1", activity="a2")), ("1", later)):
+            await two.load(file)
+        for taken in (one, two):
+            assert [row[0] for row in await taken.rows("SELECT activity_id FROM claims.activity WHERE tenant_id = $1")] == [
+                "a2"
+            ]
+            assert await taken.value("SELECT held FROM claims.claim WHERE tenant_id = $1") == 100
+
+
 async def test_raw_file_is_kept(database: str, files: list[GeneratedFile]) -> None:
     """Byte for byte, with its SHA-256."""
     async with intake(database) as taken:

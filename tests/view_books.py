@@ -53,6 +53,7 @@ async def write(connection: asyncpg.Connection, tenant_id: int, said: Telling) -
         await store.write_said(connection, table, encoded(rows))
     changed = [(tenant_id, *each.key, *place(step.event), *standing(step)) for each in told for step in each.changed_steps()]
     await store.rewrite_events(connection, changed)
+    await store.keep_activities(connection, [row for each in told for row in each.kept(tenant_id)])
     await store.announce(connection, tenant_id, ["Claim"])
 
 

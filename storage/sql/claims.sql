@@ -111,6 +111,10 @@ WHERE a.tenant_id = $1 AND a IS DISTINCT FROM excluded;
 UPDATE claims.event SET kind = $7, status = $8, held = $9, taken_back = $10, denied = $11, pending = $12
 WHERE tenant_id = $1 AND provider_id = $2 AND claim_id = $3 AND facility_no = $4 AND file_id = $5 AND n = $6;
 
+-- activities_keep: of a claim these and no others. $1 tenant_id, $2 provider_id, $3 claim_id, $4 activity_ids
+DELETE FROM claims.activity
+WHERE tenant_id = $1 AND provider_id = $2 AND claim_id = $3 AND activity_id <> ALL ($4::text[]);
+
 -- identities_find: $1 tenant_id, $2 types, $3 systems, $4 codes
 SELECT i.type, i.system, i.code, i.resource_id, i.made
 FROM unnest($2::text[], $3::text[], $4::text[]) AS w (type, system, code)
