@@ -120,9 +120,12 @@ CREATE INDEX claim_group ON claims.claim (tenant_id, payer_id, facility_id,
     (date_trunc('month', coalesce(encounter_start, submitted_at) AT TIME ZONE 'Asia/Dubai')::date))
     WHERE submitted_at IS NOT NULL AND payer_id <> '';
 
+-- Where there are claims already: the planner takes a key of three columns for a handful of rows, and a nested loop would never end.
+SET LOCAL enable_nestloop = off;
 CREATE MATERIALIZED VIEW claims.mv_balance_amount_summary AS SELECT * FROM claims.balance_amount_now;
 CREATE MATERIALIZED VIEW claims.mv_remittance_advice_summary AS SELECT * FROM claims.remittance_advice_now;
 CREATE MATERIALIZED VIEW claims.mv_claim_summary_payerwise AS SELECT * FROM claims.claims_by_payer_now;
+SET LOCAL enable_nestloop = on;
 
 -- The same columns, kept row by row.
 CREATE TABLE claims.balance_amount_summary (LIKE claims.mv_balance_amount_summary) PARTITION BY HASH (tenant_id);
