@@ -54,6 +54,8 @@ class TenantRegistry:
         self._lifecycle = Lifecycle(config.queue_size)
         self._warming: dict[int, asyncio.Task[Standing]] = {}
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._restoring = asyncio.Lock()
+        self._touched: set[int] = set()
         self._places = Places(metrics)
         self._changed = asyncio.Event()
         self._stopping = False
@@ -190,13 +192,18 @@ class TenantRegistry:
 
     async def restore(self) -> None:
         """At start, and when the listener was lost: what the rows say."""
-        rows = {row.tenant_id: row for row in await warmth_of(self._storage)} if self._config.channels == "on" else {}
-        known = {actor.tenant.tenant_id for actor in self._lifecycle.actors() if actor.phase is Phase.WARM}
-        for row in rows.values():
-            if row.tenant_id not in known and self._lifecycle.attached(row.tenant_id) is None:
-                self._adopt(row)
-        for tenant_id in known:
-            await self._follow(tenant_id)
+        if self._config.channels == "off":
+            return
+        async with self._restoring:
+            # A command may end between the look at the rows and their arrival: of its tenant they are old news.
+            self._touched = touched = set(self._locks)
+            rows = await warmth_of(self._storage)
+            known = {actor.tenant.tenant_id for actor in self._lifecycle.actors() if actor.phase is Phase.WARM}
+            for row in rows:
+                if row.tenant_id not in touched and self._lifecycle.attached(row.tenant_id) is None:
+                    self._adopt(row)
+            for tenant_id in known | touched:
+                await self._follow(tenant_id)
 
     async def follow(self, tenant_ids: Iterable[int]) -> None:
         """Another process changed these."""
@@ -280,6 +287,7 @@ class TenantRegistry:
         lock = self._locks.get(tenant_id)
         if lock is None:
             lock = self._locks[tenant_id] = asyncio.Lock()
+        self._touched.add(tenant_id)
         return lock
 
     def _count(self, transition: str) -> None:

@@ -6,7 +6,7 @@ Where a statement must take long, a lock on its table holds it until the test le
 import asyncio
 import gc
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,7 +18,9 @@ from base.operations import BY_NAME
 from storage import asks as asks_module
 from storage.asks import Ask, settle
 from storage.connections import Connection
+from storage.servers import Storage
 from storage.statements import read_statement
+from storage.warmth import Warmth, warmth_of
 from tenants import dispatcher as dispatcher_module
 from tests.support import Reply, Served, add_tenant, connected, encounter, patient, served, until
 
@@ -575,6 +577,31 @@ async def test_other_processes_follow(database: str) -> None:
         await until(lambda: str(following.standing(1).cools_at).startswith(extended[:19].replace("T", " ")))
         await other.get("/warm-up", method="DELETE")
         await until(lambda: server.services.registry.standing(1).state.value == "cold")
+
+
+async def test_cooled_while_restored(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant that cools down while the rows are on their way, which still say warm, stays cold."""
+    key = await add_tenant(database, "one", PEOPLE)
+    async with served(database, keys={"one": key}) as server:
+        await warm(server)
+        registry = server.services.registry
+        read, go = asyncio.Event(), asyncio.Event()
+
+        async def slowly(storage: Storage, tenant_ids: Sequence[int] | None = None) -> list[Warmth]:
+            rows = await warmth_of(storage, tenant_ids)
+            if tenant_ids is None:  # no real network can be told to be slow just here
+                read.set()
+                await go.wait()
+            return rows
+
+        monkeypatch.setattr("tenants.registry.warmth_of", slowly)
+        restoring = asyncio.create_task(registry.restore())
+        await read.wait()
+        await server.get("/warm-up", method="DELETE")
+        go.set()
+        await restoring
+        assert registry.standing(1).state.value == "cold"
+        assert (await server.get("/patients/p1")).path == "direct"
 
 
 async def test_listener_lost(database: str) -> None:
