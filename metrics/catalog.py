@@ -20,6 +20,27 @@ _ANSWERS = (
     ("channel", "404", "not-found"),
     ("direct", "404", "not-found"),
 )
+_OF_THE_DATABASE: tuple[tuple[str, Kind, str, Labels], ...] = (
+    ("up", "gauge", "Whether it answered when it was looked at last", ()),
+    ("deadlocks_total", "counter", "Deadlocks", ()),
+    ("locks", "gauge", "Locks that are held or waited for", ("mode",)),
+    ("lock_waiting", "gauge", "Sessions that wait for a lock", ()),
+    ("lock_wait_seconds", "gauge", "How long the one that waits longest for a lock does", ()),
+    ("sessions", "gauge", "Sessions of clients: active, idle, idle_in_transaction", ("state",)),
+    ("connections_max", "gauge", "How many sessions clients may have", ()),
+    ("longest_transaction_seconds", "gauge", "How long the oldest transaction is open", ()),
+    ("running_slow", "gauge", "Statements that run for over a second", ()),
+    ("statements_total", "counter", "Statements that ended, from pg_stat_statements", ("role",)),
+    ("statement_seconds_total", "counter", "Seconds that they ran, from pg_stat_statements", ("role",)),
+    ("slow_statements", "gauge", "Kinds of statement that take over 0.5 s in the mean, from pg_stat_statements", ("role",)),
+    ("transactions_total", "counter", "Transactions, by how they ended: committed, rolled_back", ("outcome",)),
+    ("blocks_total", "counter", "Blocks of 8 KiB, by where they were found: cache, disk", ("source",)),
+    ("temporary_bytes_total", "counter", "What sorts and joins wrote to disk", ()),
+    ("bytes", "gauge", "The whole database on disk", ()),
+    ("table_bytes", "gauge", "A table with its partitions, indexes and large values", ("table",)),
+    ("rows", "gauge", "Rows of a table by estimate: live, and dead ones that no vacuum has cleared yet", ("table", "state")),
+    ("transaction_age", "gauge", "Transactions since the oldest row that is not frozen; vacuum is forced at 200 million", ()),
+)
 
 
 class Catalogue:
@@ -54,10 +75,19 @@ class Catalogue:
         self.database_promotions = self._add(
             "sluice_database_promotions_total", "counter", "Times that another server was found to be the primary", merge="max"
         )
+        self._add_database()
         self.loop_lag = self._seconds(
             "sluice_event_loop_lag_seconds", "How much later than asked the event loop ran a timer", ()
         )
         self.loop_lag.child()
+
+    def _add_database(self) -> None:
+        """What the primary says of itself, looked at now and then (storage/collectors.py), not at each scrape.
+
+        Counters are PostgreSQL's own, and begin anew when its statistics do. Whoever looks says the same, hence `max`.
+        """
+        for name, kind, help_text, labels in _OF_THE_DATABASE:
+            self._add(f"sluice_database_{name}", kind, help_text, labels, merge="max")
 
     def _seconds(self, name: str, help_text: str, labels: Labels) -> Family:
         return self._add(name, "histogram", help_text, labels, bounds=LATENCY_BOUNDS)
@@ -76,11 +106,11 @@ class Catalogue:
         return family
 
     def add_process(self) -> None:
-        """The standard `process_*` of this process."""
+        """The standard `process_*` of this process, what Python and the machine say, and which version runs."""
         from metrics.process import readings
 
-        for name, (kind, merge, help_text, read) in readings().items():
-            self._add(name, kind, help_text, merge=merge).read = read
+        for name, (kind, merge, help_text, labels, read) in readings().items():
+            self._add(name, kind, help_text, labels, merge=merge).read = read
 
     def snapshot(self) -> Snapshot:
         """What can be summed with other processes' snapshots, and sent as JSON."""
@@ -116,6 +146,9 @@ class Metrics(Catalogue):
             "sluice_tenant_transitions_total", "counter", "Warm-ups and what became of them", ("transition",)
         )
         self.tenants = self._add("sluice_tenants", "gauge", "Tenants with an actor, by its state", ("state",), merge="max")
+        self.report_duration = self._seconds(
+            "sluice_report_duration_seconds", "From the middleware's first line to a report's finished answer", ("report",)
+        )
         self.tenant_mismatch = self._add(
             "sluice_tenant_mismatch_total", "counter", "Batches thrown away because a row was nobody's who had asked"
         )
@@ -159,6 +192,13 @@ class WorkerMetrics(Catalogue):
             "sluice_ingest_throttle", "gauge", "How hard ingestion is braked, from 0 to 1", ("reason",), merge="max"
         )
         self.held_bytes = self._add("sluice_ingest_held_bytes", "gauge", "Downloaded files that are not in yet")
+        self.facilities = self._add(
+            "sluice_facilities",
+            "gauge",
+            "Facilities: ok, failing (the last poll did), overdue (due for two intervals), paused",
+            ("state",),
+            merge="max",
+        )
         self.jobs = self._add(
             "sluice_jobs", "gauge", "Jobs in the queue, of all workers", ("entrypoint", "status"), merge="max"
         )

@@ -1,0 +1,1 @@
+"""What `sluice check` examines: settings, database, versions and rights."""

@@ -1,0 +1,1 @@
+"""The console: what operators look at. One page, fed by server-sent events."""
