@@ -25,6 +25,7 @@ _CONNECT_S = 5.0
 _CLOSE_S = 2.0
 _LOOKS = 10  # how often a pool is looked after within the shortest of its times
 _LOOK_S = (0.01, 5.0)
+_random = random.Random()  # noqa: S311  # of its own: connections open beside tests that draw by the global one's seed
 _FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 
 
@@ -192,7 +193,7 @@ class Stock:
             except _FAILURES as error:
                 if pause < longest:  # after that it is known
                     log.warning("database.connection_failed", pool=self.name, error=type(error).__name__)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
+                await asyncio.sleep(pause * _random.uniform(0.5, 1.0))  # jitter
                 pause = min(pause * 2, longest)
 
     async def _connect(self) -> None:
@@ -208,7 +209,7 @@ class Stock:
         self._offer(connection)
 
     async def _ready(self, raw: asyncpg.Connection) -> Connection:
-        lifetime_s = self.limits.lifetime_s * random.uniform(0.8, 1.0)  # noqa: S311  # opened together, they do not end together
+        lifetime_s = self.limits.lifetime_s * _random.uniform(0.8, 1.0)  # opened together, they do not end together
         connection = Connection(raw, perf_counter() + lifetime_s)
         for sql in self._hot:
             await connection.prepare(sql)
