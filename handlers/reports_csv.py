@@ -100,6 +100,6 @@ def _cut(request: web.Request, name: str, error: Exception) -> None:
     problem = problem_of(error)
     left = isinstance(error, ConnectionError)
     request[EXCHANGE].why = "left" if left else problem.category.value if isinstance(problem, Problem) else "exception"
-    log.warning("export.cut", request_id=request[EXCHANGE].request_id, report=name, error=type(error).__name__)
+    log.warning("export.cut", report=name, error=type(error).__name__)
     if request.transport is not None:
         request.transport.abort()

@@ -1,10 +1,12 @@
 """Every metric of Sluice, in one place: names, help, labels. No patient data; every label has few values."""
 
 import itertools
+from collections.abc import Callable
+from pathlib import Path
 
 from base.config import VIEWS
 from base.operations import OPERATIONS
-from metrics.accumulators import LATENCY_BOUNDS, SIZE_BOUNDS, STAGE_BOUNDS, Family, Kind, Labels, Merge, Snapshot
+from metrics.accumulators import LATENCY_BOUNDS, SIZE_BOUNDS, STAGE_BOUNDS, Distribution, Family, Kind, Labels, Merge, Snapshot
 
 STAGES = ("queue", "pool", "query", "encode")
 _COMPARED = (
@@ -20,17 +22,24 @@ _ANSWERS = (
     ("channel", "404", "not-found"),
     ("direct", "404", "not-found"),
 )
-_OF_THE_DATABASE: tuple[tuple[str, Kind, str, Labels], ...] = (
+FILE_OUTCOMES = ("loaded", "test", "duplicate", "ignored", "quarantined", "failed", "parked")
+POLL_OUTCOMES = ("ok", "partial", "failed", "timeout", "stopped")
+OF_THE_DATABASE: tuple[tuple[str, Kind, str, Labels], ...] = (
     ("up", "gauge", "Whether it answered when it was looked at last", ()),
     ("deadlocks_total", "counter", "Deadlocks", ()),
     ("locks", "gauge", "Locks that are held or waited for", ("mode",)),
-    ("lock_waiting", "gauge", "Sessions that wait for a lock", ()),
+    ("lock_waiting", "gauge", "Sessions that wait for a lock; who waits for an advisory one waits for its turn alone", ()),
     ("lock_wait_seconds", "gauge", "How long the one that waits longest for a lock does", ()),
-    ("sessions", "gauge", "Sessions of clients: active, idle, idle_in_transaction", ("state",)),
+    (
+        "sessions",
+        "gauge",
+        "Clients of the whole server: active, idle, idle_in_transaction, hidden (of a login that may not be seen)",
+        ("state",),
+    ),
     ("connections_max", "gauge", "How many sessions clients may have", ()),
     ("longest_transaction_seconds", "gauge", "How long the oldest transaction is open", ()),
     ("running_slow", "gauge", "Statements that run for over a second", ()),
-    ("statements_total", "counter", "Statements that ended, from pg_stat_statements", ("role",)),
+    ("statements_total", "counter", "Statements that ended while somebody looked, from pg_stat_statements", ("role",)),
     ("statement_seconds_total", "counter", "Seconds that they ran, from pg_stat_statements", ("role",)),
     ("slow_statements", "gauge", "Kinds of statement that take over 0.5 s in the mean, from pg_stat_statements", ("role",)),
     ("transactions_total", "counter", "Transactions, by how they ended: committed, rolled_back", ("outcome",)),
@@ -49,6 +58,7 @@ class Catalogue:
     def __init__(self) -> None:
         self.families: dict[str, Family] = {}
         self.pool_connections = self._add("sluice_pool_connections", "gauge", "Connections to PostgreSQL", ("pool", "state"))
+        self.pool_waiting = self._add("sluice_pool_waiting", "gauge", "Who waits for a connection now", ("pool",))
         self.pool_wait = self._seconds("sluice_pool_wait_seconds", "Waiting for a connection", ("pool",))
         self.pool_busy = self._add(
             "sluice_pool_busy_seconds_total", "counter", "Seconds for which connections were lent", ("pool",)
@@ -84,9 +94,10 @@ class Catalogue:
     def _add_database(self) -> None:
         """What the primary says of itself, looked at now and then (storage/collectors.py), not at each scrape.
 
-        Counters are PostgreSQL's own, and begin anew when its statistics do. Whoever looks says the same, hence `max`.
+        Counters are PostgreSQL's own, and begin anew when its statistics do; those of statements begin with the process that
+        looks. Whoever looks says the same, hence `max`. Nothing is known of a database that is away, but that.
         """
-        for name, kind, help_text, labels in _OF_THE_DATABASE:
+        for name, kind, help_text, labels in OF_THE_DATABASE:
             self._add(f"sluice_database_{name}", kind, help_text, labels, merge="max")
 
     def _seconds(self, name: str, help_text: str, labels: Labels) -> Family:
@@ -105,11 +116,14 @@ class Catalogue:
         family = self.families[name] = Family(name, kind, help_text, labels, merge, bounds)
         return family
 
-    def add_process(self) -> None:
-        """The standard `process_*` of this process, what Python and the machine say, and which version runs."""
+    def add_process(self, data_dir: Path | None = None) -> None:
+        """The standard `process_*` of this process, what Python and the machine say, and which version runs.
+
+        `data_dir`: the folder whose disk is told of.
+        """
         from metrics.process import readings
 
-        for name, (kind, merge, help_text, labels, read) in readings().items():
+        for name, (kind, merge, help_text, labels, read) in readings(data_dir).items():
             self._add(name, kind, help_text, labels, merge=merge).read = read
 
     def snapshot(self) -> Snapshot:
@@ -156,7 +170,17 @@ class Metrics(Catalogue):
             "sluice_dispatcher_restarts_total", "counter", "Times that the dispatcher crashed and was started again"
         )
 
+        self._answers: dict[Labels, tuple[Distribution, tuple[Distribution, ...]]] = {}
         self._begin_at_zero()
+
+    def answered(self, operation: str, path: str, arm: str, source: str) -> tuple[Distribution, tuple[Distribution, ...]]:
+        """The slots of one answer, found by one look: of the whole, and of its stages in the order of STAGES."""
+        labels = (operation, path, arm, source)
+        slots = self._answers.get(labels)
+        if slots is None:
+            stages = tuple(self.stage_duration.child(operation, path, stage) for stage in STAGES)
+            slots = self._answers[labels] = (self.request_duration.child(*labels), stages)
+        return slots
 
     def _begin_at_zero(self) -> None:
         """A series that is born at its first event has no increase for it: of a rare one most would be lost."""
@@ -195,14 +219,14 @@ class WorkerMetrics(Catalogue):
         self.facilities = self._add(
             "sluice_facilities",
             "gauge",
-            "Facilities: ok, failing (the last poll did), overdue (due for two intervals), paused",
+            "Facilities: ok, failing (the last poll did), overdue (no poll began for two intervals), paused",
             ("state",),
             merge="max",
         )
         self.jobs = self._add(
             "sluice_jobs", "gauge", "Jobs in the queue, of all workers", ("entrypoint", "status"), merge="max"
         )
-        self.labels = FirstComers()
+        self.labels = FirstComers(begin=self._begin_facility)
         self.view_refresh = self._add(
             "sluice_view_refresh_duration_seconds",
             "histogram",
@@ -219,6 +243,13 @@ class WorkerMetrics(Catalogue):
         self.view_age = self._add(
             "sluice_view_age_seconds", "gauge", "How long ago nothing was missing in a report view", ("view",), merge="max"
         )
+        self.view_freshness = self._add(
+            "sluice_view_freshness_seconds",
+            "gauge",
+            "How old a report view may be: the freshness that is asked, else its interval",
+            ("view",),
+            merge="max",
+        )
         self.view_rows = self._add("sluice_view_rows", "gauge", "Rows of a report view", ("view",), merge="max")
         for view in VIEWS:
             for outcome in ("refreshed", "applied", "failed"):
@@ -226,19 +257,33 @@ class WorkerMetrics(Catalogue):
             for reason in ("unchanged", "few", "busy"):
                 self.view_skipped.child(view, reason)
 
+    def _begin_facility(self, label: str) -> None:
+        """Failures are rare: of a series that is born by one no increase would ever be seen."""
+        self.claims.child(label)
+        for outcome in FILE_OUTCOMES:
+            self.files.child(label, outcome)
+        for outcome in POLL_OUTCOMES:
+            self.polls.child(label, outcome)
+
 
 class FirstComers:
-    """Names that metrics carry: the first 200; all others are `other`, so that series stay few."""
+    """Names that metrics carry: the first 200; all others are `other`, so that series stay few.
+
+    `begin` is called once with each name that they are to carry, `other` among them.
+    """
 
     OTHER = "other"
 
-    def __init__(self, most: int = 200) -> None:
+    def __init__(self, most: int = 200, *, begin: Callable[[str], None] = lambda _name: None) -> None:
         self._most = most
+        self._begin = begin
         self._known: set[str] = set()
 
     def label(self, name: str) -> str:
-        if name not in self._known:
-            if len(self._known) >= self._most:
-                return self.OTHER
-            self._known.add(name)
-        return name
+        if name in self._known:
+            return name
+        carried = name if len(self._known - {self.OTHER}) < self._most else self.OTHER
+        if carried not in self._known:
+            self._known.add(carried)
+            self._begin(carried)
+        return carried

@@ -6,6 +6,7 @@ the lock was got: another worker may just have done it.
 """
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from time import monotonic, perf_counter
@@ -15,6 +16,7 @@ import structlog
 from asyncpg.connect_utils import SessionAttribute
 
 from base.config import Config
+from base.tracing import Work, work
 from metrics.accumulators import Labels
 from metrics.catalog import WorkerMetrics
 from reporting.planning import Action, Decision, Wish, plan, wishes
@@ -54,6 +56,8 @@ class Refreshing:
         self._seen: dict[str, tuple[State, float]] = {}
         metrics.view_age.read = self._ages
         metrics.view_rows.read = self._rows
+        asked = {name: wish.freshness_s or wish.interval_s for name, wish in wishes.items()}
+        metrics.view_freshness.read = lambda: [((name,), seconds) for name, seconds in asked.items()]
         whole: tuple[Action, ...] = ("refresh", "rebuild")
         self._lanes = [Lane(self._seen, connect, settings, wishes, metrics, does) for does in (whole, ("apply",))]
 
@@ -197,12 +201,17 @@ class Lane:
                 await self._try(connection, view, decision.action)
 
     async def _try(self, connection: asyncpg.Connection, view: View, action: Action) -> None:
+        with work("view", refresh=secrets.token_hex(4), view=view.name, action=action) as piece:
+            await self._try_within(connection, view, action, piece)
+
+    async def _try_within(self, connection: asyncpg.Connection, view: View, action: Action, piece: Work) -> None:
         began = perf_counter()
         try:
             await self._do(connection, view, action)
         except Exception as error:
             reason = reason_of(error)
             self._failed(view, reason, action, perf_counter() - began)
+            piece.say(error=reason)
             if connection.is_closed():
                 self._untold.append((view, reason))
                 raise

@@ -25,8 +25,9 @@ Url = str | Callable[[], str]
 _SQL = load("pools.sql")
 _API_LEAST = 11  # a batch in each of the lanes' six slots, four statements of direct, and one for keys and warm-ups
 _API_MORE = 1  # of an API process: it listens
+_SERVER_MORE = 1  # of all processes of a server together: one looks for the metrics
 _WATCH_MORE = 2  # with replicas: it looks at each server, and follows what has been written
-_WORKER_MORE = 4  # of a worker: its jobs, its brakes, two that keep the views
+_WORKER_MORE = 5  # of a worker: its jobs, its brakes, two that keep the views, one that looks for the metrics
 _MOST = 0.8  # of what the server has; the rest is for migrations, operators, and who else there is
 
 # Every statement of the API is an index walk with a LIMIT. These settings keep it one on any table, however skewed, and
@@ -145,6 +146,7 @@ def read_pools(metrics: Catalogue, lenders: Callable[[], Iterable[Lender]]) -> N
         return read
 
     metrics.pool_connections.read = summed(lambda lender: {(state,): number for state, number in lender.counts().items()})
+    metrics.pool_waiting.read = summed(lambda lender: {(): lender.waiting})
     metrics.pool_busy.read = summed(lambda lender: {(): lender.busy_s})
     metrics.pool_timeouts.read = summed(lambda lender: {(): lender.timeouts})
     metrics.pool_held_long.read = summed(lambda lender: {(): lender.held_long})
@@ -152,7 +154,7 @@ def read_pools(metrics: Catalogue, lenders: Callable[[], Iterable[Lender]]) -> N
 
 async def warn_if_too_many(config: Config, *, processes: int = 0, workers: int = 0) -> None:
     """At the start of so many processes of the API or workers: whether they could take more than most of what a server has."""
-    for url, taken in _taken(config, processes, workers).items():
+    for url, taken in connections_taken(config, processes, workers).items():
         try:
             connection = await asyncpg.connect(url, timeout=5)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
@@ -166,13 +168,17 @@ async def warn_if_too_many(config: Config, *, processes: int = 0, workers: int =
             log.warning("pool.too_large", connections=total, server_has=most, taken=taken, remedy=_remedy(total, taken))
 
 
-def _taken(config: Config, processes: int, workers: int) -> dict[str, dict[str, int]]:
+def connections_taken(config: Config, processes: int, workers: int) -> dict[str, dict[str, int]]:
     """By a server's URL: at most how many connections go there, by the setting that says so."""
     watching = (processes + workers) * _WATCH_MORE if config.replica_url else 0
     parts = [
         (config.database_url, "SLUICE_POOL_SIZE", processes * api_size(config, processes or 1)),
         (config.report_database_url or config.database_url, "SLUICE_REPORT_POOL_SIZE", processes * config.report_pool_size),
-        (config.database_url, "others", processes * _API_MORE + workers * _WORKER_MORE + watching),
+        (
+            config.database_url,
+            "others",
+            processes * _API_MORE + bool(processes) * _SERVER_MORE + workers * _WORKER_MORE + watching,
+        ),
         (config.ingest_database_url or config.database_url, "SLUICE_INGEST_POOL_SIZE", workers * config.ingest_pool_size),
         (config.database_url, "SLUICE_POLL_FACILITIES_MAX", workers * config.poll_facilities_max),  # one holds each one's lock
     ]

@@ -27,6 +27,14 @@ class Storage:
         """The primary's process numbers of our connections."""
         return self.api.backends()
 
+    def lenders(self) -> list[tuple[str, Lender]]:
+        """Every pool, with its server's name where there are several."""
+        return [("", self.api), ("", self.reports)]
+
+    def servers(self) -> Watch | None:
+        """Where there are several."""
+        return None
+
     def read(self, tenant_ids: Iterable[int], patience_s: float | None = None) -> Loan:  # noqa: ARG002
         """For what tenants have stored: nobody reads less than what was there when it was announced."""
         return self.api.lend(patience_s)
@@ -72,6 +80,12 @@ class Spread(Storage):
         watch.changed = self._changed
         watch.moved.append(floors.lost)
         self._changed()
+
+    def lenders(self) -> list[tuple[str, Lender]]:
+        return [(place.server.name, lender) for place in self._places for lender in (place.api, place.report)]
+
+    def servers(self) -> Watch | None:
+        return self._watch
 
     def read(self, tenant_ids: Iterable[int], patience_s: float | None = None) -> Loan:
         return _Routed(self, "api", partial(self._place_for, tuple(tenant_ids)), patience_s)

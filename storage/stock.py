@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from base.log import CAUSE, Cause, facts_of, without_cause
 from storage.holders import who
 
 log = structlog.get_logger()
@@ -32,7 +33,7 @@ _FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Int
 class Connection:
     """A connection and the statements prepared on it."""
 
-    __slots__ = ("backend", "ends_at", "holder", "hot", "leaving", "raw", "reported", "since", "stale", "statements")
+    __slots__ = ("backend", "cause", "ends_at", "holder", "hot", "leaving", "raw", "reported", "since", "stale", "statements")
 
     def __init__(self, raw: asyncpg.Connection, ends_at: float) -> None:
         self.raw = raw
@@ -42,6 +43,7 @@ class Connection:
         self.ends_at = ends_at
         self.leaving = False  # another takes its place
         self.stale = False  # it leads to where the URL led before: nobody may have it any more
+        self.cause: Cause | None = None  # what it was lent for
         self.holder: asyncio.Task[Any] | None = None  # who has it; None also while it is on its way to a waiter
         self.since = perf_counter()  # when it was lent, or came back
         self.reported = 0.0  # the `since` of the loan that was reported as too long
@@ -165,6 +167,11 @@ class Stock:
         """The server's process numbers of our connections."""
         return {connection.backend for connection in (*self._staying, *self._leaving)}
 
+    def held(self) -> list[dict[str, Any]]:
+        """Of each connection that somebody has: since when, who, where that waits, and what for."""
+        now = perf_counter()
+        return [self._loan(each, now) for each in (*self._staying, *self._leaving) if each.holder is not None]
+
     def _waited_for(self) -> bool:
         """Whether anybody waits for a connection."""
         raise NotImplementedError
@@ -180,9 +187,11 @@ class Stock:
 
     def _open_missing(self) -> None:
         if not self._closed and (self._opening is None or self._opening.done()) and self._is_short():
-            self._opening = asyncio.get_running_loop().create_task(self._open_while_short())
+            # A connection outlives who first waited for it: what it calls back later is not of that request.
+            opening = self._open_while_short(CAUSE.get())
+            self._opening = asyncio.get_running_loop().create_task(opening, context=without_cause())
 
-    async def _open_while_short(self) -> None:
+    async def _open_while_short(self, cause: Cause | None) -> None:
         """One at a time, so that a database that comes back meets no storm of connections."""
         pause, longest = _BACKOFF_S
         while self._is_short():
@@ -192,7 +201,8 @@ class Stock:
                 pause = _BACKOFF_S[0]
             except _FAILURES as error:
                 if pause < longest:  # after that it is known
-                    log.warning("database.connection_failed", pool=self.name, error=type(error).__name__)
+                    facts = {"pool": self.name, "error": type(error).__name__, **facts_of(cause)}
+                    log.warning("database.connection_failed", **facts)
                 await asyncio.sleep(pause * _random.uniform(0.5, 1.0))  # jitter
                 pause = min(pause * 2, longest)
 
@@ -281,9 +291,11 @@ class Stock:
         if connection.reported != connection.since:
             connection.reported = connection.since
             self.held_long += 1
-            held_s = round(now - connection.since, 1)
-            found = who(connection.holder)
-            log.warning("connection.held_long", pool=self.name, held_s=held_s, backend=connection.backend, **found)
+            log.warning("connection.held_long", pool=self.name, **self._loan(connection, now))
+
+    def _loan(self, connection: Connection, now: float) -> dict[str, Any]:
+        held_s = round(now - connection.since, 1)
+        return {"held_s": held_s, "backend": connection.backend, **who(connection.holder), **facts_of(connection.cause)}
 
 
 async def _close(connection: Connection) -> None:

@@ -62,7 +62,7 @@ async def test_reworded(empty: str) -> None:
     async with connected(empty) as connection:
         former = bytes.fromhex("4710a42fe915cee7fd0406bea56dafc0ccdd955bc8d651c6a65af059f3de9c86")
         await connection.execute("UPDATE public.sluice_migration SET sha256 = $1 WHERE version = 2", former)
-    assert [migration.version for migration in await migrate(empty)] == [5, 6, 7]
+    assert [migration.version for migration in await migrate(empty)] == [migration.version for migration in migrations()[4:]]
     async with connected(empty) as connection:
         await connection.execute("UPDATE public.sluice_migration SET sha256 = $1 WHERE version = 3", former)
     with pytest.raises(MigrationError, match="0003 was changed"):

@@ -4,8 +4,9 @@
 """
 
 import os
+import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import asyncpg
 import uvloop
@@ -16,6 +17,8 @@ from base import log
 from base.config import Config
 from handlers.exchange import EXCHANGE
 from handlers.protocol import serve, until_told
+from metrics.accumulators import Count, Distribution, Family
+from metrics.catalog import STAGES, Metrics
 from r4.bundle import CONTENT_TYPE
 from storage.pools import api_size
 
@@ -23,6 +26,8 @@ BODY = b'{"resourceType":"Patient","id":"p","text":"' + b"x" * 760 + b'"}'
 """As large as the benchmark's patients."""
 
 POOL: web.AppKey["asyncpg.Pool[asyncpg.Record]"] = web.AppKey("pool", asyncpg.Pool)
+SWITCH = signal.SIGRTMIN
+"""Only metrics_cost.py sends it: see `switched`."""
 _PATIENT = """
 SELECT version, last_updated, body FROM fhir.resource
 WHERE tenant_id = $1 AND id = $2 AND type = 'Patient' AND NOT deleted
@@ -72,6 +77,39 @@ def plain(config: Config) -> web.Application:
     return app
 
 
+class Nothing:
+    """A slot that does nothing."""
+
+    def add(self, _amount: float = 1.0) -> None: ...
+
+    def observe(self, _value: float) -> None: ...
+
+
+def silenced() -> Iterator[None]:
+    """At each step metrics stop to count, or go on: in one process, for two differ by more than what metrics cost."""
+    nothing = Nothing()
+    answered = (nothing, (nothing,) * len(STAGES))
+    silent = {
+        (Distribution, "observe"): Nothing.observe,
+        (Count, "add"): Nothing.add,
+        (Family, "child"): lambda *_: nothing,
+        (Metrics, "answered"): lambda *_: answered,
+    }
+    real = {(kind, name): getattr(kind, name) for kind, name in silent}
+    while True:
+        for methods in (silent, real):
+            for (kind, name), method in methods.items():
+                setattr(kind, name, method)
+            yield
+
+
+def switched(config: Config) -> web.Application:
+    """The whole server, whose metrics are switched off and on by a signal."""
+    switch = silenced()
+    signal.signal(SWITCH, lambda *_: next(switch))
+    return create_app(config)
+
+
 VARIANTS: dict[str, Callable[[Config], web.Application]] = {
     "bare": bare,
     "shell": shell,
@@ -85,7 +123,7 @@ async def _serve(name: str, config: Config) -> None:
     async def ready(_app: web.Application, port: int) -> None:
         print(port, flush=True)
 
-    await serve(VARIANTS[name](config), host="127.0.0.1", port=0, stop=until_told(), ready=ready)
+    await serve({**VARIANTS, "switched": switched}[name](config), host="127.0.0.1", port=0, stop=until_told(), ready=ready)
 
 
 if __name__ == "__main__":
