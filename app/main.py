@@ -8,7 +8,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from base.config import Config, is_loopback
+from base.tracing import is_on
 from handlers import health, metadata, reports, warmup, wellknown
+from handlers.console import routes as console
 from handlers.cors import preflight, sharing
 from handlers.cursors import Cursors
 from handlers.entity import entity
@@ -20,6 +22,7 @@ from metrics.accumulators import Snapshot
 from metrics.catalog import Metrics
 from metrics.loop_lag import watch_loop
 from storage import keys, warmth
+from storage.collectors import Collector
 from storage.hot import hot_statements
 from storage.keys import KeyRing
 from storage.listener import Listener, tenant_in
@@ -39,6 +42,7 @@ Gather = Callable[[Metrics], Awaitable[Snapshot]]
 GATHER: web.AppKey[Gather] = web.AppKey("gather", Callable)  # type: ignore[arg-type]
 MakeDispatcher = Callable[..., Dispatcher]
 DISPATCHER: web.AppKey[MakeDispatcher] = web.AppKey("dispatcher", Callable)  # type: ignore[arg-type]
+COLLECTS: web.AppKey[bool] = web.AppKey("collects", bool)
 
 
 async def own_snapshot(metrics: Metrics) -> Snapshot:
@@ -51,12 +55,21 @@ def create_app(
     entity_handler: Handler = entity,
     gather: Gather = own_snapshot,
     make_dispatcher: MakeDispatcher = Dispatcher,
+    collects: bool = True,
 ) -> web.Application:
-    """`entity_handler` and `make_dispatcher` are others only in benchmarks, which put less behind the same middlewares."""
+    """`entity_handler` and `make_dispatcher` are others only in benchmarks, which put less behind the same middlewares.
+
+    `collects`: this process looks at the database for the metrics. Of several that make one scrape one is enough.
+    """
     app = web.Application(middlewares=_middlewares(config))
+    if is_on(config):
+        from app.traced import traced
+
+        entity_handler, make_dispatcher = traced(app, config, entity_handler, make_dispatcher)
     app[CONFIG] = config
     app[GATHER] = gather
     app[DISPATCHER] = make_dispatcher
+    app[COLLECTS] = collects
     app.cleanup_ctx.append(lifespan)
     app.router.add_get("/health/live", health.live)
     app.router.add_get("/health/ready", health.ready)
@@ -65,6 +78,7 @@ def create_app(
     app.router.add_get("/warm-up", warmup.standing)
     app.router.add_delete("/warm-up", warmup.cool_down)
     reports.add_routes(app, config.report_pool_size)
+    console.add_routes(app)
     app.router.add_get(metadata.PATH, metadata.metadata)
     metadata.statement(config)  # made now, for it is some work, and then kept
     for path in wellknown.PATHS:
@@ -84,27 +98,39 @@ def _middlewares(config: Config) -> list[Middleware]:
 
 async def lifespan(app: web.Application) -> AsyncIterator[None]:
     """Opened top to bottom, closed in reverse: the pool last of all."""
-    async with open_services(app[CONFIG], app[GATHER], app[DISPATCHER]) as services:
+    async with open_services(app[CONFIG], app[GATHER], app[DISPATCHER], collects=app[COLLECTS]) as services:
         app[SERVICES] = services
         yield
 
 
 @contextlib.asynccontextmanager
 async def open_services(
-    config: Config, gather: Gather = own_snapshot, make_dispatcher: MakeDispatcher = Dispatcher
+    config: Config,
+    gather: Gather = own_snapshot,
+    make_dispatcher: MakeDispatcher = Dispatcher,
+    *,
+    collects: bool = True,
 ) -> AsyncIterator[Services]:
     metrics = Metrics()
-    metrics.add_process()
+    metrics.add_process(config.data_dir)
+    reports.begin_at_zero(metrics)
     # The pools are closed last of all.
     async with opened(config, metrics, HOT) as (storage, primary):
         dispatcher = make_dispatcher(storage, metrics, total_max=config.queue_total)
-        async with _running(config, metrics, storage, primary, dispatcher, gather) as services:
+        collector = Collector(metrics, primary.connect) if collects else None
+        async with _running(config, metrics, storage, primary, dispatcher, gather, collector) as services:
             yield services
 
 
 @contextlib.asynccontextmanager
 async def _running(
-    config: Config, metrics: Metrics, storage: Storage, primary: Primary, dispatcher: Dispatcher, gather: Gather
+    config: Config,
+    metrics: Metrics,
+    storage: Storage,
+    primary: Primary,
+    dispatcher: Dispatcher,
+    gather: Gather,
+    collector: Collector | None,
 ) -> AsyncIterator[Services]:
     deadlines, stop = Deadlines(), asyncio.Event()
     registry = TenantRegistry(config, storage, dispatcher, deadlines, metrics)
@@ -126,6 +152,8 @@ async def _running(
         async with asyncio.TaskGroup() as tasks:
             for loop in (watch_loop(metrics.loop_lag.child(), stop), dispatcher.run(), registry.run(), listener.run()):
                 tasks.create_task(loop)
+            if collector is not None:
+                tasks.create_task(collector.run(stop))
             await registry.restore()
             yield Services(
                 config=config,

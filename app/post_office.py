@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import os
 import shlex
 import socket
@@ -16,6 +17,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from base import log
 from base.config import ConfigError
 from handlers.protocol import until_told
 from simulator.claims import DUBAI, MIX, Live, Mix, facilities, generate
@@ -54,6 +56,7 @@ def post_office(order: Order) -> None:
     except OSError as error:
         why = str(error.strerror).partition(" (while")[0]
         raise ConfigError(f"cannot listen on {order.host}:{order.port}: {why}; see --host and --port") from None
+    log.configure("post-office", level=logging.WARNING)
     boxes = _boxes(order)
     uvloop.run(_serve(order, boxes))
 

@@ -5,10 +5,13 @@ import socket
 import uvloop
 
 from app.database import database
+from app.dump import dumping, listen
+from app.dump_state import of_api
 from app.main import create_app
 from app.workers import supervise
 from base import log
 from base.config import Config, ConfigError
+from base.tracing import is_on
 from handlers.protocol import Ready, until_told
 from handlers.protocol import serve as serve_app
 from storage.migrate import migrate
@@ -18,7 +21,9 @@ from storage.reindex import warn_if_outdated
 
 def serve(given: Config, *, workers: int = 1, ready: Ready | None = None) -> None:
     """Until SIGTERM or SIGINT. `ready` is called when the port is open."""
-    log.configure()
+    log.configure("api" if workers == 1 else "supervisor")
+    listen()
+    is_on(given)  # what is missing for tracing is said here, not by each of the processes
     with database(on_free_port(given)) as config:
         uvloop.run(_serve(config, workers, ready))
 
@@ -49,4 +54,6 @@ async def _serve(config: Config, workers: int, ready: Ready | None) -> None:
     if workers > 1:
         await supervise(config, workers, stop)
     else:
-        await serve_app(create_app(config), host=config.host, port=config.port, stop=stop, ready=ready)
+        app = create_app(config)
+        with dumping(of_api(app)):
+            await serve_app(app, host=config.host, port=config.port, stop=stop, ready=ready)

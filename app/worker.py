@@ -13,9 +13,12 @@ from aiohttp import web
 from rich.console import Console
 
 from app.database import database
+from app.dump import dumping, listen
+from app.dump_state import of_worker
 from app.worker_display import showing
 from base import log as logs
 from base.config import Config, ConfigError
+from base.tracing import tracing
 from handlers.protocol import until_told
 from ingestion.credentials import Vault
 from ingestion.loader import Loader
@@ -31,6 +34,7 @@ from metrics.exposition import CONTENT_TYPE, exposition
 from metrics.loop_lag import watch_loop
 from reporting.refreshing import refreshing
 from storage.claims import identity_secret
+from storage.collectors import Collector
 from storage.connections import Lender
 from storage.migrate import migrate
 from storage.opening import primary_of
@@ -46,9 +50,10 @@ _MEGABYTE = 1024 * 1024
 def work(given: Config) -> None:
     """Until SIGTERM or SIGINT: then no file is begun, and what was being loaded is left to the next poll."""
     display = Console(stderr=True) if Console(stderr=True).is_terminal else None
-    logs.configure(level=logging.WARNING if display else logging.INFO)
+    logs.configure("worker", level=logging.WARNING if display else logging.INFO)
+    listen()
     vault = Vault.from_config(given)
-    with database(given) as config:
+    with tracing(given, "worker"), database(given) as config:
         uvloop.run(_work(config, vault, display))
 
 
@@ -58,17 +63,19 @@ async def _work(config: Config, vault: Vault, display: Console | None) -> None:
     await warn_if_outdated(config.database_url)
     await warn_if_too_many(config, workers=1)
     metrics = WorkerMetrics()
-    metrics.add_process()
+    metrics.add_process(config.data_dir)
     async with _opened(config, vault, metrics) as (poller, brakes), asyncio.TaskGroup() as tasks:
         jobs = Jobs(config, poller.poll, poller.primary)
         metrics.jobs.read = lambda: [(key, float(number)) for key, number in jobs.sizes.items()]
         async with _served(config, metrics, poller.means.lender):
             views = refreshing(config, metrics, poller.primary)
-            for loop in (watch_loop(metrics.loop_lag.child(), stop), brakes.run(stop), views.run(stop)):
+            looking = Collector(metrics, poller.primary.connect, poll_interval_s=config.poll_interval_s)
+            for loop in (watch_loop(metrics.loop_lag.child(), stop), brakes.run(stop), views.run(stop), looking.run(stop)):
                 tasks.create_task(loop)
             gc.collect()
             gc.freeze()  # what is there now stays
-            with showing(display, metrics, poller, brakes):
+            held = of_worker(poller, jobs, brakes, lambda: poller.means.budget.held)
+            with showing(display, metrics, poller, brakes), dumping(held):
                 await jobs.run(stop)
     log.info("worker.stopped")
 

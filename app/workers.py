@@ -7,15 +7,19 @@ snapshots through sockets in a folder of the parent's, and sums them.
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from time import monotonic
 
 import msgspec
 import structlog
 import uvloop
 
+from app.dump import Line, dumping, listen
+from app.dump_state import of_api
 from app.main import create_app
 from app.parent import follow_parent
 from base import log as logs
@@ -32,6 +36,7 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 _FOLDER = "SLUICE_WORKERS_DIR"  # from parent to child, nobody else's business
 _PATIENCE_S = 1.0
+_SILENT_S = 30.0
 _RESTART_PAUSE_S = 0.5
 _DRAIN_S = 30.0
 
@@ -45,17 +50,46 @@ async def supervise(config: Config, workers: int, stop: asyncio.Event) -> None:
         shared = {"SLUICE_POOL_SIZE": str(api_size(config, workers))}  # the machine's cores are there for all of them
         ours = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in given}
         environment = {**ours, **given, **shared, _FOLDER: folder}
-        async with asyncio.TaskGroup() as group:
-            for number in range(workers):
-                group.create_task(_keep_running(number, environment, stop))
+        children = _Children(Path(folder))
+        with dumping(children.standing, children.pass_on):
+            async with asyncio.TaskGroup() as group:
+                for number in range(workers):
+                    group.create_task(_keep_running(number, children, environment, stop))
 
 
-async def _keep_running(number: int, environment: dict[str, str], stop: asyncio.Event) -> None:
+class _Children:
+    """Those that run, by their numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.running: dict[int, asyncio.subprocess.Process] = {}
+        self._folder = folder
+
+    def standing(self) -> list[Line]:
+        return [("dump.process", {"worker": number, "pid": child.pid}) for number, child in self.running.items()]
+
+    def pass_on(self, name: signal.Signals) -> None:
+        """Called in a thread. One that still starts does not listen for it, and would end."""
+        for number, child in list(self.running.items()):
+            if child.returncode is None and self._socket(number).exists():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, name)
+
+    async def gone(self, number: int) -> None:
+        """From then on its process id may be another's, and gets no signal."""
+        await self.running[number].wait()
+        del self.running[number]
+        self._socket(number).unlink(missing_ok=True)  # left there by one that was killed
+
+    def _socket(self, number: int) -> Path:
+        return self._folder / f"{number}.sock"
+
+
+async def _keep_running(number: int, children: _Children, environment: dict[str, str], stop: asyncio.Event) -> None:
     while not stop.is_set():
-        child = await asyncio.create_subprocess_exec(
+        child = children.running[number] = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "app.workers", str(number), env=environment, stdin=asyncio.subprocess.PIPE
         )
-        ended, stopped = asyncio.ensure_future(child.wait()), asyncio.ensure_future(stop.wait())
+        ended, stopped = asyncio.ensure_future(children.gone(number)), asyncio.ensure_future(stop.wait())
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             await _end(child, ended)
@@ -65,7 +99,7 @@ async def _keep_running(number: int, environment: dict[str, str], stop: asyncio.
                 await asyncio.wait_for(stopped, _RESTART_PAUSE_S)
 
 
-async def _end(child: asyncio.subprocess.Process, ended: "asyncio.Future[int]") -> None:
+async def _end(child: asyncio.subprocess.Process, ended: "asyncio.Future[None]") -> None:
     with contextlib.suppress(ProcessLookupError):
         child.terminate()
     try:
@@ -78,15 +112,17 @@ async def _end(child: asyncio.subprocess.Process, ended: "asyncio.Future[int]") 
 async def run_worker(number: int, folder: Path, config: Config, stop: asyncio.Event) -> None:
     own = folder / f"{number}.sock"
     # What a sibling said last stands for one that is silent for once: a sum that falls and rises would look like a restart.
-    said: dict[Path, Snapshot] = {}
+    said: dict[Path, tuple[float, Snapshot]] = {}
 
     async def gather(metrics: Metrics) -> Snapshot:
         others = [path for path in sorted(folder.glob("*.sock")) if path != own]
         found = await asyncio.gather(*map(_snapshot_of, others))
-        said.update({path: snapshot for path, snapshot in zip(others, found, strict=True) if snapshot is not None})
-        return merged(metrics.families, [metrics.snapshot(), *(said[path] for path in others if path in said)])
+        now = monotonic()
+        said.update({path: (now, snapshot) for path, snapshot in zip(others, found, strict=True) if snapshot is not None})
+        theirs = (still_said(metrics, *said[path], now) for path in others if path in said)
+        return merged(metrics.families, [metrics.snapshot(), *theirs])
 
-    app = create_app(config, gather=gather)
+    app = create_app(config, gather=gather, collects=number == 0)
 
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if (services := app.get(SERVICES)) is not None:  # not yet, while it starts
@@ -95,7 +131,15 @@ async def run_worker(number: int, folder: Path, config: Config, stop: asyncio.Ev
         writer.close()
 
     async with _listening(own, answer):
-        await serve(app, host=config.host, port=config.port, stop=stop, reuse_port=True)
+        with dumping(of_api(app)):
+            await serve(app, host=config.host, port=config.port, stop=stop, reuse_port=True)
+
+
+def still_said(metrics: Metrics, at: float, snapshot: Snapshot, now: float) -> Snapshot:
+    """What a process that has long been silent had counted is counted still; how things stood with it is no longer known."""
+    if now - at < _SILENT_S:
+        return snapshot
+    return {name: samples for name, samples in snapshot.items() if metrics.families[name].kind != "gauge"}
 
 
 @contextlib.asynccontextmanager
@@ -122,7 +166,8 @@ async def _snapshot_of(path: Path) -> Snapshot | None:
 
 
 def _main() -> None:
-    logs.configure()
+    logs.configure("api", worker=int(sys.argv[1]))
+    listen()
     follow_parent()
 
     async def run() -> None:

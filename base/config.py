@@ -178,6 +178,9 @@ class Config:
     access_log: str = _setting(
         "sample", "which requests are logged beside errors and slow ones", _one_of("sample", "all", "off")
     )
+    tracing: str = _setting(
+        "off", "on: spans by OpenTelemetry, the extra `tracing`, set up by its OTEL_* variables", _one_of("off", "on")
+    )
     jwt_issuers: tuple[str, ...] = _setting(
         (),
         "issuers whose bearer tokens (JWT) are taken beside keys, separated by commas; apps are told of the first",
@@ -255,7 +258,7 @@ class Config:
         for setting in fields(cls):
             text = _text_of(environment, setting.name, secret=setting.metadata["secret"])
             if text is not None:
-                values[setting.name] = _parsed(env_name(setting.name), text, setting.metadata["parse"])
+                values[setting.name] = _parsed(env_name(setting.name), text, setting.metadata)
         return cls(**values)
 
     def on_port(self, port: int) -> "Config":
@@ -294,8 +297,9 @@ def _text_of(environment: Mapping[str, str], name: str, *, secret: bool) -> str 
     return environment.get(variable) or None
 
 
-def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
+def _parsed(variable: str, text: str, metadata: Mapping[str, Any]) -> Any:
     try:
-        return parse(text)
+        return metadata["parse"](text)
     except ValueError as error:
-        raise ConfigError(f"{variable}={text!r} cannot be used; expected: {error}") from None
+        given = variable if metadata["secret"] else f"{variable}={text!r}"  # a URL holds a password
+        raise ConfigError(f"{given} cannot be used; expected: {error}") from None

@@ -1,6 +1,7 @@
 """One request's own facts, from the middleware's first line to its last."""
 
 from time import perf_counter
+from typing import Any
 
 from aiohttp import web
 
@@ -37,6 +38,15 @@ class Exchange:
         self.question: Question | None = None
         self.asks: tuple[Ask, ...] = ()
         self.encoded_from = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """For every log line that this request causes (base/log.py): never an id or a query, which may name a patient."""
+        identity, operation = self.identity, self.operation
+        return {
+            "request_id": self.request_id,
+            "tenant": identity.tenant if identity else "",
+            "operation": operation.name if operation else self.name,
+        }
 
 
 EXCHANGE = web.RequestKey("exchange", Exchange)

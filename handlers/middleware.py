@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from base.errors import Category, Problem
+from base.log import CAUSE
 from handlers.encoding import compress, is_large, is_pretty, prettify
 from handlers.errors import error_response, http_response, problem_response, unknown_response
 from handlers.exchange import EXCHANGE, Exchange
@@ -25,6 +26,7 @@ SAMPLE = 0.01  # the share of ordinary requests that get a log line
 LONGEST_URL = 8192
 SERVER = "sluice"  # aiohttp's own would tell which versions run here
 _TIMED = (200, 304, 404)
+_REPORTED = (200, 304)  # but an export that was cut off, which says why
 _own_id = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 _numbers = itertools.count(1)
 _process = secrets.token_hex(4)
@@ -33,8 +35,9 @@ _process = secrets.token_hex(4)
 @web.middleware
 async def observing(request: web.Request, handler: Handler) -> web.StreamResponse:
     exchange = request[EXCHANGE] = Exchange(request_id_of(request))
+    CAUSE.set(exchange)  # until this task ends: aiohttp makes one for each request
     try:
-        response, reason = await _answered(request, handler, exchange)
+        response, reason = await _answered(request, handler)
         if exchange.pretty or is_pretty(request):
             prettify(response)
         if is_large(response):
@@ -46,7 +49,7 @@ async def observing(request: web.Request, handler: Handler) -> web.StreamRespons
     return response
 
 
-async def _answered(request: web.Request, handler: Handler, exchange: Exchange) -> tuple[web.StreamResponse, str]:
+async def _answered(request: web.Request, handler: Handler) -> tuple[web.StreamResponse, str]:
     """The answer, whatever happens, and of a refusal its reason in the metrics."""
     fhir = not request.path.startswith(("/warm-up", "/reports", "/metrics", "/health", "/console"))
     try:
@@ -55,12 +58,12 @@ async def _answered(request: web.Request, handler: Handler, exchange: Exchange) 
         return await handler(request), ""
     except Problem as problem:
         if problem.category is Category.BROKEN:
-            log.error("request.failed", request_id=exchange.request_id, exc_info=problem)
+            log.error("request.failed", exc_info=problem)
         return problem_response(problem, fhir=fhir), problem.category.value
     except web.HTTPException as refusal:
         return http_response(refusal, fhir=fhir), ""
     except Exception as error:  # whatever it was, the client gets an answer and the log its place
-        log.error("request.failed", request_id=exchange.request_id, exc_info=error)
+        log.error("request.failed", exc_info=error)
         return unknown_response(fhir=fhir), ""
 
 
@@ -80,6 +83,8 @@ def _finish(request: web.Request, exchange: Exchange, response: web.StreamRespon
     if exchange.operation is not None:
         headers["X-Sluice-Path"] = exchange.path
         headers["Server-Timing"] = _observe(services, exchange, response.status, now, total)
+    elif exchange.name.startswith("report_") and response.status in _REPORTED and not exchange.why:
+        services.metrics.report_duration.child(exchange.name).observe(total)
     _count(services, exchange, str(response.status), reason)
     _log(services, request, exchange, response.status, total)
 
@@ -93,10 +98,11 @@ def _observe(services: Services, exchange: Exchange, status: int, now: float, to
     operation, path, ask = exchange.operation.name, exchange.path, asks[0]  # type: ignore[union-attr]
     encode = now - exchange.encoded_from
     source = "shared" if ask.shared else "database"
-    services.metrics.request_duration.child(operation, path, exchange.arm, source).observe(total)
+    whole, slots = services.metrics.answered(operation, path, exchange.arm, source)
+    whole.observe(total)
     stages = _stages(ask, encode)
-    for stage, seconds in stages:
-        services.metrics.stage_duration.child(operation, path, stage).observe(seconds)
+    for slot, (_, seconds) in zip(slots, stages, strict=True):
+        slot.observe(seconds)
     parts = ", ".join(f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in stages)
     return f"{parts}, total;dur={total * 1000:.3f}"
 
@@ -120,13 +126,9 @@ def _log(services: Services, request: web.Request, exchange: Exchange, status: i
     mode = services.config.access_log
     if status < 500 and total < SLOW_S and mode != "all" and (mode == "off" or random.random() > SAMPLE):  # noqa: S311
         return
-    identity, operation = exchange.identity, exchange.operation
     log.info(
         "request.answered",
-        request_id=exchange.request_id,
         method=request.method,
-        operation=operation.name if operation else exchange.name,
-        tenant=identity.tenant if identity else "",
         path=exchange.path,
         status=status,
         took_ms=round(total * 1000, 3),

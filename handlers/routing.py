@@ -15,6 +15,7 @@ from base.identity import Identity
 from base.operations import OPERATIONS, OTHERS, Operation
 from handlers import reports, wellknown
 from handlers.answers import Pairs
+from handlers.console import routes as console
 from handlers.exchange import EXCHANGE, Exchange
 from handlers.posted import pairs_of
 from handlers.questions import question_of
@@ -32,9 +33,11 @@ ACCESS: dict[str, str] = {
     "/metrics": "operate",
     "/fhir/metadata": OPEN,
     **dict.fromkeys(wellknown.PATHS, OPEN),
+    **dict.fromkeys(console.PATHS, OPEN),  # it has a login of its own
     **dict.fromkeys(reports.NAMES, "report"),
     **dict.fromkeys(OPERATION_OF, "read"),
 }
+_NAMES = {**reports.NAMES, **dict.fromkeys(console.PATHS, console.NAME)}
 _JSON = {"*/*", "application/*", "application/json", "application/fhir+json", "text/json", "json", "text/*"}
 
 
@@ -45,7 +48,7 @@ async def routing(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     services, exchange = request.app[SERVICES], request[EXCHANGE]
     operation = exchange.operation = OPERATION_OF.get(resource.canonical)
-    exchange.name = reports.NAMES.get(resource.canonical, "none")
+    exchange.name = _NAMES.get(resource.canonical, "none")
     scope = ACCESS[resource.canonical]
     if scope == OPEN or (resource.canonical == "/metrics" and services.metrics_open):
         return await handler(request)
@@ -93,6 +96,7 @@ def _prepare(
             values,
             services.config.deadline_s,
             exclusive=identity.exclusive,
+            request_id=exchange.request_id,
         )
         for statement, values in question.parts
     )

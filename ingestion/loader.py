@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 import asyncpg
 import msgspec
 
+from base.tracing import passed
 from ingestion.claims import Header, NotClaims, Parsed, Remark
 from ingestion.identities import Identities, identify
 from ingestion.mapping.from_claims import (
@@ -110,6 +111,7 @@ class _Stages:
 
     def end(self, stage: str) -> None:
         now = perf_counter()
+        passed(stage, self._began, now)
         self.took_s[stage] = self.took_s.get(stage, 0.0) + now - self._began
         self._began = now
 

@@ -12,26 +12,32 @@ from typing import Any
 import asyncpg
 
 from base.errors import Mismatch
+from base.log import CAUSE
 from base.operations import Operation
 from storage.failures import is_data, problem_of, worth_another_try
 from storage.servers import Storage
 from storage.statements import Statement
 
 Rows = list[asyncpg.Record]
+NAMED_MAX = 10
+"""Requests that a batch's log line names."""
 
 
 class Ask:
-    """Times are of `perf_counter`; `shared` says that another ask's rows answered this one too."""
+    """Times are of `perf_counter`; `shared` says that another ask's rows answered this one too.
+
+    `request_id`: of the request that it is of, for log lines. `trace`: set only where requests are traced.
+    """
 
     __slots__ = (
-        "answered_at", "deadline", "exclusive", "future", "lent_at", "operation", "shared",
-        "statement", "submitted_at", "taken_at", "tenant", "tenant_id", "values",
+        "answered_at", "deadline", "exclusive", "future", "lent_at", "operation", "request_id", "shared",
+        "statement", "submitted_at", "taken_at", "tenant", "tenant_id", "trace", "values",
     )  # fmt: skip
 
     def __init__(
         self,
         operation: Operation, tenant_id: int, tenant: str, statement: Statement, values: tuple[Any, ...], deadline_s: float,
-        *, exclusive: bool = False,
+        *, exclusive: bool = False, request_id: str = "",
     ) -> None:  # fmt: skip
         self.operation = operation
         self.tenant_id = tenant_id
@@ -39,6 +45,8 @@ class Ask:
         self.statement = statement
         self.values = values
         self.exclusive = exclusive
+        self.request_id = request_id
+        self.trace: Any
         self.future: asyncio.Future[Rows] = asyncio.get_running_loop().create_future()
         self.submitted_at = perf_counter()
         self.deadline = self.submitted_at + deadline_s
@@ -66,6 +74,24 @@ class Ask:
             self.future.exception()
 
 
+class Company:
+    """Asks that are answered together, as the cause of log lines."""
+
+    __slots__ = ("_asks",)
+
+    def __init__(self, asks: Sequence[Ask]) -> None:
+        self._asks = asks
+
+    def facts(self) -> dict[str, Any]:
+        """Whose line it is: the one request's, or the ids of the first `NAMED_MAX` and how many there are."""
+        asks = self._asks
+        facts: dict[str, Any] = {"operation": asks[0].operation.name}
+        if len(asks) == 1:
+            return {"request_id": asks[0].request_id, "tenant": asks[0].tenant, **facts}
+        ids = [ask.request_id for ask in asks[:NAMED_MAX]]
+        return {"request_ids": ids, **facts, "asks": len(asks)}
+
+
 async def settle(storage: Storage, asks: Sequence[Ask], *, share: bool = True) -> BaseException | None:
     """Answers asks of one statement, each through its future, with one statement; never raises but CancelledError.
 
@@ -74,6 +100,7 @@ async def settle(storage: Storage, asks: Sequence[Ask], *, share: bool = True) -
     A statement that fails for one ask's data is tried on each half, until the culprit stands alone. One that fails because
     the connection or the server went away is tried once more in the time left.
     """
+    CAUSE.set(Company(asks))  # of the task, which is a batch's or one ask's own
     groups = _equal_together(asks) if share else [[ask] for ask in asks if ask.waiting]
     return await _settle(storage, groups) if groups else None
 

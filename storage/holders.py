@@ -20,13 +20,14 @@ def who(task: "asyncio.Task[Any] | None") -> dict[str, str]:
 
 def _place(awaited: Any) -> str:
     """Of those that wait for each other, the innermost that is of this house: what it waits for in turn is a library's."""
-    found = ""
+    found, innermost = "", None
     while awaited is not None:
         frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
         if frame is not None:
-            found = _line(frame) or found
+            found, innermost = _line(frame) or found, frame
         awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
-    return found
+    # What is a library's from end to end waits at a library's place.
+    return found or (f"{Path(innermost.f_code.co_filename).name}:{innermost.f_lineno}" if innermost else "")
 
 
 def _line(frame: FrameType) -> str:

@@ -30,6 +30,10 @@ class KeyRing:
         """Who a key stands for; None when it is unknown or revoked. Raises ServerBusy or Expired when it cannot be asked."""
         return self._owners.get(key_hash(key))
 
+    def owner_by_hash(self, digest: bytes) -> Coroutine[Any, Any, Identity | None]:
+        """As `owner`, of whom only the key's hash is known: a console's session holds no more."""
+        return self._owners.get(digest)
+
     def tenant(self, name: str) -> Coroutine[Any, Any, tuple[int, bool] | None]:
         """(tenant_id, exclusive) of a tenant's name; None when there is no such tenant. Raises as `owner` does."""
         return self._tenants.get(name)

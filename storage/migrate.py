@@ -2,14 +2,15 @@
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
 
 from storage import jobs
+from storage.addresses import place_of
 
 log = structlog.get_logger()
 
@@ -18,6 +19,7 @@ _LOCK = 0x5_1C1CE  # any number that is only ours
 _REWORDED = {2: {"4710a42fe915cee7fd0406bea56dafc0ccdd955bc8d651c6a65af059f3de9c86"}}
 """Former texts of migrations, by their SHA-256, that differ from today's in a comment alone: who applied one has applied it."""
 _NEEDS_VERSION = 180000  # RETURNING old and new values
+_APPLIED = "SELECT version, name, sha256 FROM public.sluice_migration"
 
 
 class MigrationError(Exception):
@@ -67,6 +69,14 @@ async def migrate(url: str, wanted: list[Migration] | None = None) -> list[Migra
         await connection.close()  # and the lock with it
 
 
+async def migrations_missing(connection: asyncpg.Connection) -> list[Migration]:
+    """What `migrate` would apply; nothing is changed. Raises MigrationError as it does, of what is in the database."""
+    wanted = migrations()
+    if await connection.fetchval("SELECT to_regclass('public.sluice_migration')") is None:
+        return wanted
+    return _missing(wanted, await connection.fetch(_APPLIED))
+
+
 async def _connect(url: str) -> asyncpg.Connection:
     """Every command comes by here first, so this is where it is said that the database is not to be had."""
     try:
@@ -78,7 +88,7 @@ async def _connect(url: str) -> asyncpg.Connection:
         ) from None
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error).partition("\n")[0] or "no answer within 10 s"
-        where = urlsplit(url).netloc.rpartition("@")[2]
+        where = place_of(url).partition("/")[0]
         raise MigrationError(f"no connection to the database at {where}: {reason}; see SLUICE_DATABASE_URL") from None
 
 
@@ -87,10 +97,7 @@ async def _apply(connection: asyncpg.Connection, wanted: list[Migration]) -> lis
         CREATE TABLE IF NOT EXISTS public.sluice_migration (
             version int PRIMARY KEY, name text NOT NULL, sha256 bytea NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
     """)
-    rows = await connection.fetch("SELECT version, name, sha256 FROM public.sluice_migration")
-    applied = {row["version"]: row for row in rows}
-    _check(wanted, applied)
-    missing = [migration for migration in wanted if migration.version not in applied]
+    missing = _missing(wanted, await connection.fetch(_APPLIED))
     for migration in missing:
         async with connection.transaction():
             await connection.execute(migration.sql)
@@ -100,11 +107,17 @@ async def _apply(connection: asyncpg.Connection, wanted: list[Migration]) -> lis
                 migration.name,
                 migration.sha256,
             )
-        log.info("migration.applied", version=migration.version, name=migration.name)
+        log.info("migration.applied", number=migration.version, name=migration.name)
     return missing
 
 
-def _check(wanted: list[Migration], applied: dict[int, asyncpg.Record]) -> None:
+def _missing(wanted: list[Migration], rows: Sequence[asyncpg.Record]) -> list[Migration]:
+    applied = {row["version"]: row for row in rows}
+    _check(wanted, applied)
+    return [migration for migration in wanted if migration.version not in applied]
+
+
+def _check(wanted: list[Migration], applied: Mapping[int, asyncpg.Record]) -> None:
     known = {migration.version: migration for migration in wanted}
     if newer := sorted(set(applied) - set(known)):
         raise MigrationError(

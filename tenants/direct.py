@@ -38,6 +38,15 @@ class DirectLine:
         else:
             self._enqueue(ask)
 
+    def standing(self) -> dict[str, int]:
+        """How many statements may run and do, and how many asks wait, of how many tenants."""
+        return {
+            "slots": self._slots,
+            "running": len(self._running),
+            "waiting": self._waiting,
+            "tenants": len(self._lines),
+        }
+
     async def close(self) -> None:
         """Call when no request comes any more: waits for what is running."""
         await asyncio.gather(*self._running, return_exceptions=True)

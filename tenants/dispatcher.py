@@ -9,13 +9,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 import structlog
 
 from base.errors import Mismatch, ServerBusy
+from base.log import CAUSE
 from base.operations import OPERATIONS, Kind
 from metrics.catalog import Metrics
-from storage.asks import Ask, settle
+from storage.asks import Ask, Company, settle
 from storage.servers import Storage
 from tenants.actor import TenantActor
 from tenants.phase import Phase
@@ -108,6 +110,19 @@ class Dispatcher:
         """Those with anything in a queue."""
         return {actor for lane in self._lanes.values() for actor in lane.ring}
 
+    def lanes(self) -> list[dict[str, Any]]:
+        """Of each: its slots, those at rest, the tenants that wait in it, and the asks that are taken but not sent."""
+        return [
+            {
+                "lane": lane.name,
+                "slots": lane.limits.slots,
+                "idle": sum(1 for slot in lane.idle if not slot.done()),
+                "tenants": len(lane.ring),
+                "formed": sum(map(len, lane.taken.values())),
+            }
+            for lane in self._lanes.values()
+        ]
+
     async def run(self) -> None:
         """Until `close`. A slot is a task that answers batch after batch; an ask that finds one at rest goes at once."""
         async with asyncio.TaskGroup() as slots:
@@ -130,6 +145,7 @@ class Dispatcher:
             try:
                 if (batch := self._next(lane)) is not None:
                     await self._answer(batch)
+                    CAUSE.set(None)  # the batch has no lines any more, and need not be kept
                 elif self._stopping:
                     return
                 else:
@@ -139,7 +155,9 @@ class Dispatcher:
                     lane.waking = False
             except Exception as error:  # a slot that is gone would leave its channels hanging
                 self._metrics.dispatcher_restarts.child().add()
-                log.error("dispatcher.crashed", exc_info=error)
+                asks = [ask for batch in lane.taken.values() for _, ask in batch]
+                log.error("dispatcher.crashed", exc_info=error, **(Company(asks).facts() if asks and not CAUSE.get() else {}))
+                CAUSE.set(None)
                 self._fail_taken(lane)
 
     def _next(self, lane: _Lane) -> Batch | None:

@@ -114,6 +114,10 @@ class Lifecycle:
     def actors(self) -> list[TenantActor]:
         return list(self._attached.values())
 
+    def cooling(self) -> list[TenantActor]:
+        """The detached."""
+        return [actor for actors in self._cooling.values() for actor in actors]
+
     def counts(self) -> Counter[str]:
         """Actors by phase, the detached among them."""
         counts = Counter(actor.phase.value for actor in self._attached.values())

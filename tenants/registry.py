@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from time import perf_counter
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
 
 from base.config import Config
 from base.errors import Conflict
+from base.log import CAUSE, facts_of
 from base.operations import OPERATIONS, Operation
 from metrics.catalog import Metrics
 from storage.asks import Ask
@@ -89,6 +91,18 @@ class TenantRegistry:
             return Standing(self._lifecycle.phase(tenant_id))
         return Standing(actor.phase, actor.generation, actor.warmed_at, actor.warm_until)
 
+    def attached(self) -> list[tuple[str, Standing, float]]:
+        """Every tenant whose actor warms or is warm: its name, how it stands, and in how many seconds it cools down."""
+        return [(a.tenant.name, self.standing(a.tenant.tenant_id), self._left(a)) for a in self._lifecycle.actors()]
+
+    def actors(self) -> list[TenantActor]:
+        """All there are, those that cool and drain among them."""
+        return [*self._lifecycle.actors(), *self._lifecycle.cooling()]
+
+    def lanes(self) -> list[dict[str, Any]]:
+        """The dispatcher's."""
+        return self._dispatcher.lanes()
+
     async def warm_up(self, tenant: Tenant) -> tuple[Standing, bool]:
         """Its standing, and whether this call made the actor. Raises Conflict while channels are off, or what a probe met."""
         if self._config.channels == "off":
@@ -151,7 +165,9 @@ class TenantRegistry:
 
     async def _prove(self, actor: TenantActor) -> None:
         """A probe through each of the tenant's own queues, so that its first request is as fast as its hundredth."""
-        asks = [Ask(o, actor.tenant.tenant_id, actor.tenant.name, *probe_of(o), self._config.deadline_s) for o in OPERATIONS]
+        tenant, deadline_s = actor.tenant, self._config.deadline_s
+        request_id = facts_of(CAUSE.get()).get("request_id", "")
+        asks = [Ask(o, tenant.tenant_id, tenant.name, *probe_of(o), deadline_s, request_id=request_id) for o in OPERATIONS]
         try:
             for ask in asks:
                 if actor.phase is Phase.WARMING:
@@ -273,6 +289,11 @@ class TenantRegistry:
                 self._lifecycle.keep(actor, _now() + rows[0].remaining_s)
             else:
                 self._retire(actor, "cooldown")
+
+    def _left(self, actor: TenantActor) -> float:
+        """Until it cools down, if nobody asks any more; what other processes were asked is not known here."""
+        left = actor.cools_at - _now() if actor.phase is Phase.WARM else self._config.cooldown_s
+        return max(left, self._idle_left(actor) if self._config.cooldown == "idle" else 0.0, 0.0)
 
     def _idle_left(self, actor: TenantActor) -> float:
         return actor.last_request_at + self._config.cooldown_s - perf_counter()

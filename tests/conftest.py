@@ -16,6 +16,7 @@ from storage.migrate import migrate
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PROVE = bool(os.environ.get("SLUICE_PROVE"))
+pytest_plugins = ("tests.logged",)
 _numbers = itertools.count(1)
 
 

@@ -43,6 +43,7 @@ class Served:
     session: aiohttp.ClientSession
     database: str
     keys: dict[str, str] = field(default_factory=dict)
+    app: web.Application = field(default_factory=web.Application)
 
     def headers(self, tenant: str | None, headers: dict[str, str] | None = None) -> dict[str, str]:
         return {**({"Authorization": f"Bearer {self.keys[tenant]}"} if tenant else {}), **(headers or {})}
@@ -125,7 +126,7 @@ async def served(
         await runner.setup()
         await web.SockSite(runner, listening, backlog=1024).start()
         async with session_of() as session:
-            yield Served(app[SERVICES], f"http://127.0.0.1:{port}", session, database, dict(keys or {}))
+            yield Served(app[SERVICES], f"http://127.0.0.1:{port}", session, database, dict(keys or {}), app)
     finally:
         await runner.cleanup()
         listening.close()

@@ -3,49 +3,25 @@
 import asyncio
 import gc
 import io
-import json
 import logging
+import os
+import re
 import socket
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
 import structlog
 
-from base import log as logs
+from base.log import about
+from base.version import VERSION
 from handlers import middleware
 from tenants.direct import DirectLine
+from tests.logged import Lines, named
 from tests.support import Served, add_tenant, patient, served
 
 CANARY = "Gro\u00dfmann-1979-06-11"
-Lines = Callable[[], list[dict[str, Any]]]
+WRITER = {"service": "sluice", "component": "api", "process": os.getpid(), "version": VERSION}
 log = structlog.get_logger()
-
-
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.BytesIO]:
-    """Standard error, with our log on it for the length of a test."""
-    stream = io.BytesIO()
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    monkeypatch.setattr("sys.stderr", SimpleNamespace(buffer=stream))
-    logs.configure()
-    structlog.configure(cache_logger_on_first_use=False)  # other tests' loggers must not keep writing here
-    yield stream
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
-    root.handlers[:], root.level = handlers, level
-
-
-@pytest.fixture
-def lines(written: io.BytesIO) -> Lines:
-    """What was logged so far: every line is JSON."""
-    return lambda: [json.loads(line) for line in written.getvalue().splitlines()]
-
-
-def named(lines: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
-    return [line for line in lines if line["event"] == event]
 
 
 def fail() -> NoReturn:
@@ -57,12 +33,17 @@ def fail() -> NoReturn:
 
 
 def test_a_line(lines: Lines) -> None:
-    """A line is one JSON object: event, level, time in UTC, its own facts, and those that were bound before."""
-    with structlog.contextvars.bound_contextvars(tenant="north"):
+    """A line is one JSON object: when, what, and who wrote it; the facts of what it is about; and its own, which win."""
+    with about(tenant="north", count=1):
         log.warning("thing.happened", count=3, text='two\nlines "quoted"', odd={1})
-    (line,) = lines()
-    assert line.pop("timestamp").endswith("Z")
+    log.info("thing.ended")
+    line, after = lines()
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line["timestamp"])
+    assert list(line)[:7] == ["timestamp", "level", "event", *WRITER]
+    assert after == {**WRITER, "timestamp": after["timestamp"], "level": "info", "event": "thing.ended"}
+    del line["timestamp"]
     assert line == {
+        **WRITER,
         "event": "thing.happened",
         "level": "warning",
         "tenant": "north",
@@ -172,6 +153,7 @@ async def test_all(database: str, lines: Lines) -> None:
         assert 0 < line.pop("took_ms") < 5000
         line.pop("timestamp"), line.pop("request_id")
         assert line == {
+            **WRITER,
             "event": "request.answered",
             "level": "info",
             "method": "GET",

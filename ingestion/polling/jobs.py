@@ -18,7 +18,7 @@ from pgqueuer.models import Job
 from pgqueuer.types import Channel
 
 from base.config import Config
-from base.log import innermost
+from base.log import about, innermost
 from ingestion.polling.poll import Busy, Ended
 from ingestion.polling.schedule import plan, spacing_s
 from storage import facilities
@@ -152,12 +152,13 @@ class Jobs:
     async def _job(self, job: Job) -> None:
         # The poll has its own time limit, for pgqueuer has none; and a lock, for a worker whose event loop was blocked loses
         # its jobs to others while it runs them.
-        task = asyncio.ensure_future(self.poll(int(job.payload or b"0"), int(job.id)))
-        self._polls.add(task)
-        try:
-            again = await self._outcome(task, asked_for=job.priority >= NOW)
-        finally:
-            self._polls.discard(task)
+        with about(job=int(job.id)):
+            task = asyncio.ensure_future(self.poll(int(job.payload or b"0"), int(job.id)))
+            self._polls.add(task)
+            try:
+                again = await self._outcome(task, asked_for=job.priority >= NOW)
+            finally:
+                self._polls.discard(task)
         if again is not None:
             raise RetryRequested(again)
 

@@ -14,6 +14,7 @@ import structlog
 
 from base.errors import Problem
 from base.log import innermost
+from base.tracing import Work, work
 from ingestion.polling.means import File, Means
 from ingestion.polling.taking import Taker
 from ingestion.post_office.client import Listed, LoginRefused, PostOffice, PostOfficeError, TooLarge, windows
@@ -74,11 +75,11 @@ class Poller:
             if facility is None or facility.state != "active":
                 await facilities.lose_runs(connection, facility_no, datetime.now(UTC))
                 return None
-            with structlog.contextvars.bound_contextvars(tenant=facility.tenant, facility=facility.licence):
-                run_id = await facilities.start_run(connection, facility_no, self.name, datetime.now(UTC), job_id)
-                return await self._run(connection, facility, run_id)
+            run_id = await facilities.start_run(connection, facility_no, self.name, datetime.now(UTC), job_id)
+            with work("poll", tenant=facility.tenant, facility=facility.licence, poll=run_id) as piece:
+                return await self._run(connection, facility, run_id, piece)
 
-    async def _run(self, connection: asyncpg.Connection, facility: Facility, run_id: int) -> Ended:
+    async def _run(self, connection: asyncpg.Connection, facility: Facility, run_id: int, piece: Work) -> Ended:
         tally = self.running[facility.licence] = Tally()
         began = asyncio.get_running_loop().time()
         ended = Ended("partial", "the worker was stopped")
@@ -94,6 +95,7 @@ class Poller:
             say = log.error if ended.outcome == "stopped" else log.info if ended.outcome == "ok" else log.warning
             counts = {name: getattr(tally, name) for name in tally.__struct_fields__}
             say("facility.polled", outcome=ended.outcome, reason=ended.reason, took_s=took_s, **counts)
+            piece.say(error="" if ended.outcome == "ok" else ended.outcome, outcome=ended.outcome, **counts)
             # Should the database be away, whoever polls next finds that the run is lost.
             with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 async with asyncio.timeout(5):

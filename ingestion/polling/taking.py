@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 import structlog
 
+from base.log import about
+from base.tracing import Work, work
 from ingestion.loader import Loaded, Received
 from ingestion.polling.means import File, Means, Whole, is_away_now, passes
 from ingestion.polling.pace import SLOW_S, Gate, Pace
@@ -30,7 +32,7 @@ _AGAIN_MAX = 50  # files that a post office lists again, having forgotten that t
 _REFUSALS_MAX = 3  # acknowledgements that fail one after the other: the rest waits for the next poll
 
 
-Queue: TypeAlias = "asyncio.Queue[tuple[File, Received] | None]"
+Queue: TypeAlias = "asyncio.Queue[tuple[File, Received, Work] | None]"
 
 
 @dataclass
@@ -95,7 +97,7 @@ class Taker:
                 async with asyncio.TaskGroup() as downloads:
                     for file in files:
                         await self._turn()
-                        downloads.create_task(self._download(file, queue))
+                        downloads.create_task(self._fetch(file, queue))
                 for _ in range(loaders):
                     await queue.put(None)
         finally:  # what was on its way when all was cancelled
@@ -108,7 +110,19 @@ class Taker:
         await self.means.budget.room()
         await self._gate.enter()
 
-    async def _download(self, file: File, queue: Queue) -> None:
+    async def _fetch(self, file: File, queue: Queue) -> None:
+        """Every line of the file's way through three tasks, and its span, bear its id."""
+        piece = Work("file", {"file": file.file_id})
+        try:
+            with piece.going_on():
+                downloaded = await self._download(file, queue, piece)
+        except BaseException as error:
+            piece.end(error=type(error).__name__)
+            raise
+        if not downloaded:
+            piece.end(error="not_downloaded")
+
+    async def _download(self, file: File, queue: Queue, piece: Work) -> bool:
         began = perf_counter()
         try:
             with self.stage("download"):
@@ -118,11 +132,13 @@ class Taker:
         except PostOfficeError as error:
             self._gate.leave()
             await self._not_downloaded(file, error)
+            return False
         else:
             self.pace.went(well=perf_counter() - began < SLOW_S)
             self.means.budget.take(size := len(payload.content))
             self._held += size
-            await queue.put((file, Received(file.file_id, payload.name or file.name, file.sent, payload.content)))
+            await queue.put((file, Received(file.file_id, payload.name or file.name, file.sent, payload.content), piece))
+            return True
 
     async def _not_downloaded(self, file: File, error: PostOfficeError) -> None:
         """What may work later is not the file's fault; what would fail again is, and in the end it is parked."""
@@ -134,15 +150,16 @@ class Taker:
 
     async def _load_from(self, queue: Queue, group: asyncio.TaskGroup) -> None:
         while (item := await queue.get()) is not None:
-            file, received = item
-            try:
-                async with self.means.room.alone() if file.file_id in self._suspects else self.means.room.shared():
-                    loaded = await self._load(file, received)
-            finally:
-                self._release(len(received.payload))
-                del item, received
-            # The connection is free meanwhile for the next file: a post office takes its time.
-            group.create_task(self._settle(file, loaded))
+            file, received, piece = item
+            with piece.going_on():
+                try:
+                    async with self.means.room.alone() if file.file_id in self._suspects else self.means.room.shared():
+                        loaded = await self._load(file, received)
+                finally:
+                    self._release(len(received.payload))
+                    del item, received
+                # The connection is free meanwhile for the next file: a post office takes its time.
+                group.create_task(self._settle(file, loaded, piece))
 
     async def _load(self, file: File, received: Received) -> Loaded | None:
         """None when it failed. Raises what says that the database is away."""
@@ -177,14 +194,18 @@ class Taker:
         async with self.means.connection() as connection:
             await facilities.explain_try(connection.raw, self.facility, file.file_id, reason)
 
-    async def _settle(self, file: File, loaded: Loaded | None) -> None:
+    async def _settle(self, file: File, loaded: Loaded | None, piece: Work) -> None:
         try:
-            if loaded is not None:
+            if loaded is None:
+                piece.say(error="not_loaded")
+            else:
+                piece.say(state=loaded.state, claims=loaded.claims)
                 self._count(loaded)
                 # Whoever loaded a known one owes its acknowledgement, or the next poll does.
                 if not file.sent and loaded.state not in ("ignored", "known"):
                     await self.acknowledge(file.file_id)
         finally:
+            piece.end()
             self._gate.leave()
 
     def _count(self, loaded: Loaded) -> None:
@@ -202,7 +223,7 @@ class Taker:
         if not self.facility.acknowledge or self._acknowledgements_failed >= _REFUSALS_MAX:
             return
         try:
-            with self.stage("acknowledge"):
+            with about(file=file_id), self.stage("acknowledge"):
                 await self.mailbox.acknowledge(file_id)
         except LoginRefused:
             raise
@@ -247,6 +268,7 @@ class Taker:
     def stage(self, name: str) -> Iterator[None]:
         began = perf_counter()
         try:
-            yield
+            with work(name):
+                yield
         finally:
             self.means.metrics.ingest_stage.child(name).observe(perf_counter() - began)

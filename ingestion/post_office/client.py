@@ -4,6 +4,7 @@ Whatever fails is a PostOfficeError: Transient, after the attempts were used up;
 """
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import httpx
 import structlog
 
 from base.config import is_trustworthy
+from base.log import about
 from ingestion.post_office.limits import DEFAULT_LIMITS, Limits
 from ingestion.post_office.listing import Listed, read_listing, to_dubai, whole_second_after, windows, without_controls
 from ingestion.post_office.results import (
@@ -45,6 +47,7 @@ __all__ = [
 
 log = structlog.get_logger()
 T = TypeVar("T")
+_calls = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,10 @@ class Mailbox:
     async def _ask(self, operation: str, read: Callable[[Any], T], **arguments: Any) -> T:
         problem: PostOfficeError
         try:
-            async with asyncio.timeout(self._limits.call_s) as timeout:
-                return await self._persist(operation, read, arguments, timeout.when() or 0.0)
+            # A call has an id, which each of its attempts' lines bears.
+            with about(call=next(_calls)):
+                async with asyncio.timeout(self._limits.call_s) as timeout:
+                    return await self._persist(operation, read, arguments, timeout.when() or 0.0)
         except TimeoutError:
             problem = Transient(f"not done within {self._limits.call_s:g} s")
         except PostOfficeError as error:
