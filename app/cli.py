@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import asyncpg
 import typer
 
+from app.cli_check import check
 from app.cli_compare import compare
 from app.cli_ingestion import facility_cli, ingest_cli, worker
 from app.cli_tools import Json, notices, on_database, settings, show, with_connection
@@ -41,6 +42,7 @@ cli.add_typer(facility_cli, name="facility")
 cli.add_typer(ingest_cli, name="ingest")
 cli.add_typer(views_cli, name="views")
 cli.command(epilog=_SETTINGS)(worker)
+cli.command()(check)
 cli.command()(compare)
 _TOLD = (ConfigError, EmbeddedError, MigrationError, Problem, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 

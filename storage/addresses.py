@@ -35,6 +35,18 @@ def servers_of(config: Config) -> list[Address]:
     return found if len(found) > 1 else []
 
 
+def place_of(url: str) -> str:
+    """HOST:PORT/DATABASE, for who is told of it; never who logs in, and nothing of a password, encoded or not."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "the database"
+    # Behind a /, ? or # that is not encoded the rest of a password would look like a path, and its beginning like a port.
+    if not parts.scheme.startswith("postgres") or "@" in parts.path + parts.query + parts.fragment:
+        return "the database"
+    return f"{parts.netloc.rpartition('@')[2] or 'the default address'}{parts.path}"
+
+
 def at(url: str, name: str) -> str:
     """The same login and database on another server."""
     parts = urlsplit(url)
