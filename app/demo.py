@@ -50,7 +50,7 @@ notices = Console(stderr=True, soft_wrap=True)
 
 def demo(given: Config) -> None:
     """Prepares what is missing, then serves; a second demo of the same data folder finds everything there."""
-    log.configure()
+    log.configure("api")
     with database(on_free_port(given)) as config, contextlib.ExitStack() as beside:
         with_claims = _can_take_claims(given)
         keys = asyncio.run(_prepare(config))
@@ -150,7 +150,8 @@ def _welcome(config: Config, keys: dict[str, str], encounter: str, *, with_claim
     return (
         f"\nSluice is up at {base_url}. Tenants and their keys:\n\n{tenants}\n\n"
         f"FHIR base {base_url}/fhir    what it can do {base_url}/fhir/metadata\n"
-        f"metrics {base_url}/metrics    stop with Ctrl-C\n\nTo paste:\n\n{lines}\n"
+        f"metrics {base_url}/metrics    stop with Ctrl-C\n"
+        f"console {base_url}/console    any of these keys logs in\n\nTo paste:\n\n{lines}\n"
     )
 
 

@@ -91,7 +91,7 @@ def claims_coming_in(place: Place) -> Iterator[None]:
 
 def _main() -> None:
     os.nice(_NICE)
-    log.configure(level=logging.WARNING)
+    log.configure("post-office", level=logging.WARNING)
     line = _first_line()
     follow_parent()
     try:

@@ -27,8 +27,13 @@ def prettify(response: web.StreamResponse) -> None:
 
 
 def is_large(response: web.StreamResponse) -> TypeGuard[web.Response]:
-    """Whether a body is worth compressing: below, the headers would eat what is won."""
-    return isinstance(response, web.Response) and isinstance(response.body, bytes) and len(response.body) >= SMALLEST
+    """Whether a body is worth compressing: below, the headers would eat what is won, and once is enough."""
+    return (
+        isinstance(response, web.Response)
+        and isinstance(response.body, bytes)
+        and len(response.body) >= SMALLEST
+        and "Content-Encoding" not in response.headers
+    )
 
 
 async def compress(request: web.Request, response: web.Response) -> None:

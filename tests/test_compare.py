@@ -304,7 +304,8 @@ def test_the_page_stands_alone(compared: Compared) -> None:
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
-    assert "prefers-color-scheme: dark" in style
+    assert "color-scheme: light dark" in style
+    assert "light-dark(" in style
 
 
 def test_the_page_shows_the_figures(compared: Compared) -> None:

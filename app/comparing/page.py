@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
-from pathlib import Path
+from importlib.resources import files
 
 from plotly.offline import get_plotlyjs
 
@@ -12,7 +12,11 @@ from app.comparing.results import ARMS, Json, named
 from app.comparing.tables import batching_text, capacity_text, ratio_text
 from app.comparing.verdicts import Judgement
 
-_HERE = Path(__file__).parent
+_PARTS = {
+    "css": ("handlers.console:theme.css", "app.comparing:page.css"),
+    "js": ("handlers.console:drawing.js", "app.comparing:page.js"),
+}
+"""Colours and the look of plots are the console's."""
 # The browser itself sees to it that nothing is loaded from anywhere.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _CLASSES = {Judgement.BETTER.value: "better", Judgement.WORSE.value: "worse", Judgement.UNKNOWN.value: "unknown"}
@@ -53,7 +57,7 @@ def page(report: Json) -> str:
         _figures(report["cells"]),
         _conditions(report),
     ]
-    css, script = ((_HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    css, script = _text("css"), _text("js")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -62,6 +66,11 @@ def page(report: Json) -> str:
         f"{_data('report', report)}{_data('figures', made)}<script>{get_plotlyjs()}</script>\n<script>\n{script}</script>\n"
         "</body>\n</html>\n"
     )
+
+
+def _text(kind: str) -> str:
+    places = (part.split(":") for part in _PARTS[kind])
+    return "".join(files(package).joinpath(name).read_text(encoding="utf-8") for package, name in places)
 
 
 def _data(name: str, value: Json) -> str:

@@ -52,5 +52,5 @@ async def _serve(part: str, delay_s: float, config: Config) -> None:
 
 if __name__ == "__main__":
     follow_parent()
-    log.configure()
+    log.configure("api")
     uvloop.run(_serve(sys.argv[1], float(sys.argv[2]), Config.from_mapping(os.environ)))
