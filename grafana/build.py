@@ -14,11 +14,17 @@ from types import MappingProxyType
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana import channel_against_direct
+from grafana import channel_against_direct, ingestion, reports, system, tenants
 
 FOLDER = Path(__file__).parent / "dashboards"
 DASHBOARDS: Mapping[str, Callable[[], Dashboard]] = MappingProxyType(
-    {"channel-against-direct": channel_against_direct.dashboard}
+    {
+        "channel-against-direct": channel_against_direct.dashboard,
+        "tenants": tenants.dashboard,
+        "system": system.dashboard,
+        "ingestion": ingestion.dashboard,
+        "reports": reports.dashboard,
+    }
 )
 
 

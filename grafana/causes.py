@@ -1,9 +1,10 @@
 """Why the paths differ: traffic and refusals, latency, stages, batches. By path, and so no comparison of like with like."""
 
+from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.models.units import PercentUnit, RequestsPerSecond, Seconds, Short
 
 from grafana.panels import Query, Section, Told, heat, lines
-from grafana.promql import BATCH, DURATION, OURS, REQUESTS, STAGE, increase, mean, per_second, quantile, share
+from grafana.promql import BATCH, DURATION, OURS, REQUESTS, STAGE, increase, mean, or_zero, per_second, quantile, share
 
 
 def sections() -> list[Section]:
@@ -30,7 +31,9 @@ def _traffic() -> Section:
                     "By status and reason, beside which latency must be read: a path that refuses looks fast.",
                     RequestsPerSecond,
                 ),
-                Query(per_second(REQUESTS, "path, outcome, reason", *refused), "{{path}} {{outcome}} {{reason}}"),
+                Query(
+                    or_zero(per_second(REQUESTS, "path, outcome, reason", *refused), "path"), "{{path}} {{outcome}} {{reason}}"
+                ),
             ),
             lines(
                 Told(
@@ -104,7 +107,23 @@ def _stages() -> Section:
                 stacked=True,
             )
             for path in ("channel", "direct")
-        ],
+        ]
+        + [_waiting_against_working()],
+    )
+
+
+def _waiting_against_working() -> timeseries.Panel:
+    return lines(
+        Told(
+            "Queue wait against query time",
+            "Means by path. What the channel wins in statements it must not lose in its queue; direct waits for a turn, too.",
+            Seconds,
+        ),
+        *(
+            Query(mean(STAGE, "path", OURS, f'stage="{stage}"'), f"{{{{path}}}} {named}")
+            for stage, named in (("queue", "waits"), ("query", "is queried"))
+        ),
+        span=24,
     )
 
 

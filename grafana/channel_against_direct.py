@@ -1,19 +1,14 @@
 """The dashboard "Channel against direct": whether channels are worth it, and where the time goes on both paths."""
 
-from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, IntervalVariable, QueryVariable
+from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.builder import Builder
-from grafana_foundation_sdk.models.dashboard import (
-    DashboardCursorSync,
-    Panel,
-    VariableOption,
-    VariableRefresh,
-    VariableSort,
-)
+from grafana_foundation_sdk.models.dashboard import Panel
 from grafana_foundation_sdk.models.units import PercentUnit, Seconds, Short
 
 from grafana import causes, surroundings
-from grafana.panels import SOURCE, Query, Section, Told, assembled, lines, note, number
-from grafana.promql import DURATION, OURS, REQUESTS, WHOLE, WINDOW, increase, mean, quantile
+from grafana.frame import framed
+from grafana.panels import Query, Section, Told, heat, lines, note, number
+from grafana.promql import DURATION, OURS, WHOLE, WINDOW, increase, mean, quantile
 
 ARMS = 'arm=~"treatment|control"'
 TREATMENT = 'arm="treatment"'
@@ -37,34 +32,15 @@ An arm with few requests says little: its count is shown, and a longer `Comparis
 
 
 def dashboard() -> Dashboard:
-    sections = [_headline(), *causes.sections(), *surroundings.sections()]
-    head = Dashboard("Channel against direct").uid("sluice-channel-against-direct").tags(["sluice"])
-    head = head.description("Whether requests through channels are answered faster than direct ones, and why.")
-    head = head.editable().tooltip(DashboardCursorSync.CROSSHAIR).time("now-1h", "now").refresh("30s").version(1)
-    return assembled(_with_variables(head), sections)
-
-
-def _with_variables(head: Dashboard) -> Dashboard:
-    """The datasource, the operations, and the window of the comparisons."""
-    operation = QueryVariable("operation").label("Operation").datasource(SOURCE).sort(VariableSort.ALPHABETICAL_ASC)
-    operation = operation.query({"query": f"label_values({REQUESTS}, operation)", "refId": "operation"})
-    operation = operation.regex("/^(?!none$).*/").refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
-    operation = operation.multi(True).include_all(True).all_value(".*")
-    window = IntervalVariable("interval").label("Comparison window").values("1m,5m,15m,1h,6h")
-    return head.variables(
-        [
-            DatasourceVariable("datasource").label("Prometheus").type("prometheus"),
-            operation.current(VariableOption(selected=True, text=["All"], value=["$__all"])),
-            window.current(VariableOption(selected=True, text="15m", value="15m")),
-        ]
-    )
+    told = "Whether requests through channels are answered faster than direct ones, and why."
+    return framed("Channel against direct", told, [_headline(), *causes.sections(), surroundings.of_both_paths(), _long_ago()])
 
 
 def _headline() -> Section:
     about = note("How to read this", "What counts as evidence here, and what does not.", READ_ME, height=9)
     return Section(
         "Treatment against control, on the same warm tenants",
-        [about, *_in_numbers(), *_over_time(), *_by_operation()],
+        [about, *_in_numbers(), *_over_time(), *_by_operation(), *_distributions()],
     )
 
 
@@ -143,3 +119,39 @@ def _by_operation() -> list[Builder[Panel]]:
             Query(f"{treated} / ({control})", "{{operation}}"),
         ),
     ]
+
+
+def _distributions() -> list[Builder[Panel]]:
+    told = "How many answers of this arm fell between two bounds, √2 apart, in each comparison window."
+    return [
+        heat(Told(f"Latency of {name}", told, Seconds), increase(f"{DURATION}_bucket", "le", OURS, arm, window=WINDOW))
+        for name, arm in (("treatment", TREATMENT), ("control", CONTROL))
+    ]
+
+
+def _long_ago() -> Section:
+    """By the recording rules: over weeks, the buckets themselves would be too many to read."""
+    by_arm = "operation_arm:sluice_request_duration_seconds"
+    total, count = (f"sum by (arm) (sum_over_time({by_arm}_{part}:rate5m{{{OURS},{ARMS}}}[1h]))" for part in ("sum", "count"))
+    buckets = f"sum by (arm, le) (sum_over_time(arm_le:sluice_request_duration_seconds_bucket:rate5m{{{ARMS}}}[1h]))"
+    return Section(
+        "Over weeks",
+        [
+            lines(
+                Told(
+                    "Mean by arm, hour by hour",
+                    "Of recording rules, so that 90 days open quickly. Exact, as above; each point is the hour before it.",
+                    Seconds,
+                ),
+                Query(f"{total} / {count}", "{{arm}}"),
+            ),
+            lines(
+                Told(
+                    "p99 by arm, hour by hour",
+                    "Of all operations; less than about 40 % apart is no evidence. Each point is the hour before it.",
+                    Seconds,
+                ),
+                Query(f"histogram_quantile(0.99, {buckets})", "{{arm}}"),
+            ),
+        ],
+    )

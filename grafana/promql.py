@@ -14,9 +14,18 @@ DURATION = "sluice_request_duration_seconds"
 STAGE = "sluice_stage_duration_seconds"
 REQUESTS = "sluice_requests_total"
 BATCH = "sluice_batch_size"
+REPORT = "sluice_report_duration_seconds"
 
 OURS = 'operation=~"$operation"'
 JOB = 'job="sluice"'
+JOBS = 'job=~"sluice|sluice-worker"'
+"""The API's processes and the worker's: metrics that both have."""
+
+FIRING = 'ALERTS{alertstate="firing",alertname!="SluiceWatchdog"}'
+"""The watchdog always is: its silence is the alarm."""
+
+REFUSED = 'outcome=~"429|503|504"'
+"""Too much of one tenant, too much of all, too late."""
 
 
 def selector(*conditions: str) -> str:
@@ -29,9 +38,32 @@ def per_second(counter: str, by: str, *conditions: str, window: str = SMOOTH) ->
     return f"sum by ({by}) (rate({counter}{selector(*conditions)}[{window}]))"
 
 
+def per_minute(counter: str, by: str, *conditions: str) -> str:
+    return f"60 * {per_second(counter, by, *conditions)}"
+
+
 def increase(counter: str, by: str, *conditions: str, window: str = SMOOTH) -> str:
     """Events in the window; Prometheus extrapolates to its ends, so it need not be a whole number."""
     return f"sum by ({by}) (increase({counter}{selector(*conditions)}[{window}]))"
+
+
+def seen(metric: str, by: str, *conditions: str) -> str:
+    """Of a gauge that every process says alike, such as what it sees of the database: once, not a sum."""
+    return f"max by ({by}) ({metric}{selector(*conditions)})"
+
+
+def seen_per_second(counter: str, by: str, *conditions: str, window: str = SMOOTH) -> str:
+    """`seen` of a counter."""
+    return f"max by ({by}) (rate({counter}{selector(*conditions)}[{window}]))"
+
+
+def seen_increase(counter: str, by: str, *conditions: str, window: str = SMOOTH) -> str:
+    return f"max by ({by}) (increase({counter}{selector(*conditions)}[{window}]))"
+
+
+def by_host(vector: str) -> str:
+    """With the label `host`: the instance without its port, so that processes of one machine come together."""
+    return f'label_replace({vector}, "host", "$1", "instance", "(.+):[0-9]+")'
 
 
 def mean(histogram: str, by: str, *conditions: str, window: str = SMOOTH) -> str:
@@ -49,3 +81,13 @@ def quantile(share: float, histogram: str, by: str, *conditions: str, window: st
 def share(part: str, whole: str) -> str:
     """0 where there is no part at all, instead of nothing; both must be summed by the same labels."""
     return f"({part} or 0 * {whole}) / {whole}"
+
+
+def or_zero(expression: str, label: str = "") -> str:
+    """0 where there is nothing: of what is rare, no line at all reads like a fault of the dashboard. Its `label` is `none`."""
+    zero = f'label_replace(vector(0), "{label}", "none", "", "")' if label else "vector(0)"
+    return f"{expression} or on () {zero}"
+
+
+def top(expression: str, most: int = 10) -> str:
+    return f"topk({most}, {expression})"
