@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from app.cli_ingestion import facility_cli, ingest_cli, worker
 from app.cli_tools import Json, notices, on_database, settings, show, with_connection
 from app.cli_views import views_cli
 from app.database import database
+from app.parent import end_as_by_ctrl_c
 from base import log
 from base.config import ConfigError, describe
 from base.errors import Problem
@@ -50,8 +50,7 @@ _TOLD = (ConfigError, EmbeddedError, MigrationError, Problem, asyncpg.PostgresEr
 def main() -> None:
     """Errors that the user can do something about are one line and exit code 1; the rest are ours, with their traceback."""
     log.configure(level=logging.WARNING)
-    # As Ctrl-C, so that every command leaves the embedded server and its files as it should.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_as_by_ctrl_c()
     try:
         cli()
     except Exception as error:

@@ -9,6 +9,7 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from app.cli_tools import Json, notices, on_database, settings, show
+from base.errors import Invalid
 from storage import facilities as store
 
 facility_cli = typer.Typer(no_args_is_help=True, help="The facilities whose claims are fetched.")
@@ -63,6 +64,29 @@ def facility_add(
 
     on_database(add)
     notices.print(f"{licence} is polled as soon as a worker runs (`sluice worker`)", highlight=False)
+
+
+@facility_cli.command("mailbox")
+def facility_mailbox(
+    licence: Licence,
+    password_file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="holds the new password alone")
+    ] = None,
+    login: Annotated[str | None, typer.Option(help="its account's new name")] = None,
+    url: Annotated[str | None, typer.Option(help="of its post office, from now on")] = None,
+) -> None:
+    """Another password, account or address; what is not given stays. A login that was refused is tried again at once."""
+    from app import facilities
+    from ingestion.credentials import Vault
+
+    if password_file is None and login is None and url is None:
+        raise Invalid("nothing is to change: give --password-file, --login or --url")
+    password = None if password_file is None else facilities.read_password(password_file)
+    vault = Vault.from_config(settings())
+    on_database(
+        lambda connection: facilities.change_mailbox(connection, vault, licence, url=url, login=login, password=password)
+    )
+    notices.print(f"{licence} is polled with what is new at the next tick", highlight=False)
 
 
 @facility_cli.command("list")

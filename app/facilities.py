@@ -65,6 +65,20 @@ async def add(
     )
 
 
+async def change_mailbox(
+    connection: asyncpg.Connection, vault: Vault, licence: str, *, url: str | None, login: str | None, password: str | None
+) -> None:
+    """What is None stays as it is. Raises NotFound for an unknown licence."""
+    there = await facilities.facility_of(connection, licence)
+    await facilities.set_mailbox(
+        connection,
+        licence,
+        url=there.url if url is None else check_url(url),
+        login=there.login if login is None else login,
+        password=there.password if password is None else vault.seal(password),
+    )
+
+
 async def change_state(connection: asyncpg.Connection, licence: str, state: str) -> None:
     await facilities.set_state(connection, await facilities.facility_of(connection, licence), state)
 

@@ -1,8 +1,23 @@
-"""A child process that ends when its parent is gone, however that went."""
+"""How a process ends when it is told to, and a child when its parent is gone, however that went."""
 
 import os
 import signal
 import threading
+from types import FrameType
+
+
+def end_as_by_ctrl_c() -> None:
+    """SIGTERM ends this process as Ctrl-C does, until an event loop takes it over: what is open is left as it should be.
+
+    Also where Ctrl-C itself is ignored: a script starts so what it puts into the background.
+    """
+
+    def told(number: int, frame: FrameType | None) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.default_int_handler(number, frame)
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, told)
 
 
 def follow_parent() -> None:
@@ -10,8 +25,7 @@ def follow_parent() -> None:
 
     Nothing else ends it, so a Ctrl-C in the parent's terminal is the parent's to tell.
     """
-    # As Ctrl-C, until an event loop takes the signal over: what is open is left as it should be.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_as_by_ctrl_c()
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def wait() -> None:

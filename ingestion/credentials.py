@@ -60,7 +60,7 @@ class Vault:
         except (InvalidTag, ValueError):
             raise CredentialsError(
                 f"a facility's password cannot be opened: {self._source} differs from the one that it was sealed with, or it "
-                "is damaged. Put the former one back, or give the facility its password anew"
+                "is damaged. Put the former one back, or give the facility its password anew (`sluice facility mailbox`)"
             ) from None
 
 
@@ -75,7 +75,8 @@ def _key_of(data_dir: Path) -> tuple[bytes, Path]:
         key = path.read_bytes()
     if len(key) != _KEY_BYTES:
         raise ConfigError(
-            f"{path} is no key of ours. Put it back from a copy, or remove it and give the facilities their passwords anew"
+            f"{path} is no key of ours. Put it back from a copy, or remove it and give the facilities their passwords anew "
+            "(`sluice facility mailbox`)"
         )
     return key, path
 

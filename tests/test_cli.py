@@ -222,10 +222,13 @@ def moved(first: Demo, again: Demo, body: Any) -> Any:
     return json.loads(json.dumps(body).replace(f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"))
 
 
-async def test_demo_stopped_early(folder: Path) -> None:
-    """A demo that is told to end while it prepares its data leaves no server running."""
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+async def test_demo_stopped_early(folder: Path, ctrl_c: Any) -> None:
+    """A demo that is told to end while it prepares its data leaves no server running, also where Ctrl-C is ignored."""
     data = folder / "early"
+    before = signal.signal(signal.SIGINT, ctrl_c)  # a child ignores what its parent did
     async with running("demo", data_dir=data) as process:
+        signal.signal(signal.SIGINT, before)
         await process.seen(lambda: process.logged("migration.applied") or None)
         assert using(data)
         assert await process.end() == 130
@@ -249,7 +252,7 @@ async def test_help(command: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("group", "commands"),
-    [("facility", ["add", "list", "poll", "pause", "resume"]), ("ingest", ["status", "errors", "retry"])],
+    [("facility", ["add", "mailbox", "list", "poll", "pause", "resume"]), ("ingest", ["status", "errors", "retry"])],
 )
 async def test_help_of_ingestion(group: str, commands: list[str]) -> None:
     """Each command of facilities and of what came in is listed with what it does."""

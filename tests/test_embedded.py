@@ -32,7 +32,8 @@ EARNEST = "{'shared_buffers': '128MB'}"
 root_only = pytest.mark.skipif(not AS_ROOT, reason="only root runs PostgreSQL as somebody else")
 
 USER = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script that runs tests in the background ignores it
 from pathlib import Path
 from storage.embedded import THROWAWAY, running
 from storage.embedded_account import major_version

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from app.cli import cli
 from base.config import Config
 from base.errors import Conflict, Problem
+from ingestion.credentials import Vault
 from ingestion.polling.braking import mean_between, pool_wait_in
 from ingestion.polling.jobs import enqueue_due, enqueue_now, prune
 from ingestion.polling.pace import Budget, Gate, Pace
@@ -193,7 +194,7 @@ async def test_status_and_errors(database: str) -> None:
 
 
 async def test_commands(database: str, tmp_path: Path) -> None:
-    """A facility is registered, listed, paused, resumed and polled by commands; its password is stored encrypted."""
+    """A facility is registered, listed, changed, paused, resumed and polled by commands; its password is stored encrypted."""
     password = tmp_path / "password"
     password.write_text("open sesame\n")
     clean = {name: None for name in os.environ if name.startswith("SLUICE_")}
@@ -228,6 +229,16 @@ async def test_commands(database: str, tmp_path: Path) -> None:
         facility = await facilities.facility_of(connection, "DHA-F-1")
     assert b"sesame" not in facility.password
     assert "password" not in repr(facility)
+    password.write_text("shut sesame\n")
+    assert "nothing is to change" in str(await run("facility", "mailbox", "DHA-F-1"))
+    assert "there is no facility DHA-F-2" in str(await run("facility", "mailbox", "DHA-F-2", "--login", "you"))
+    assert "begins with https://" in str(await run("facility", "mailbox", "DHA-F-1", "--url", "http://post.example/x"))
+    assert await run("facility", "mailbox", "DHA-F-1", "--password-file", str(password)) is None
+    assert await run("facility", "mailbox", "DHA-F-1", "--login", "you", "--url", "https://post.example/y") is None
+    async with connected(database) as connection:
+        changed = await facilities.facility_of(connection, "DHA-F-1")
+    assert (changed.login, changed.url) == ("you", "https://post.example/y")
+    assert Vault.from_config(Config(secret=SECRET)).open(changed.password) == "shut sesame"
 
 
 # Slowing down
