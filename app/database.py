@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from base.config import Config
-from storage.addresses import servers_of
+from storage.connecting.addresses import servers_of
+from storage.connecting.watch import find_primary
 from storage.embedded import running
-from storage.watch import find_primary
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from typing import Any
 import structlog
 
 from base.log import FRAMES_MAX
-from storage.holders import who
+from storage.connecting.holders import who
 
 log = structlog.get_logger()
 

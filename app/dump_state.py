@@ -9,8 +9,8 @@ from handlers.services import SERVICES
 from ingestion.polling.braking import Brakes
 from ingestion.polling.jobs import Jobs
 from ingestion.polling.poll import Poller
-from storage.connections import Lender
-from storage.watch import Primary, Watch
+from storage.connecting.connections import Lender
+from storage.connecting.watch import Primary, Watch
 
 _TENANTS_MAX = 200
 """Those with requests under way go before those that are only warm."""

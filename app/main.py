@@ -23,13 +23,13 @@ from metrics.catalog import Metrics
 from metrics.loop_lag import watch_loop
 from storage import keys, warmth
 from storage.collectors import Collector
+from storage.connecting.listener import Listener, tenant_in
+from storage.connecting.opening import opened
+from storage.connecting.servers import Storage
+from storage.connecting.watch import Primary
 from storage.hot import hot_statements
 from storage.keys import KeyRing
-from storage.listener import Listener, tenant_in
-from storage.opening import opened
-from storage.servers import Storage
 from storage.warmth import CHANGED
-from storage.watch import Primary
 from tenants.deadlines import Deadlines
 from tenants.direct import DirectLine
 from tenants.dispatcher import SLOTS, Dispatcher

@@ -14,8 +14,8 @@ from base.config import Config, ConfigError
 from base.tracing import is_on
 from handlers.protocol import Ready, until_told
 from handlers.protocol import serve as serve_app
+from storage.connecting.pools import warn_if_too_many
 from storage.migrate import migrate
-from storage.pools import warn_if_too_many
 from storage.reindex import warn_if_outdated
 
 

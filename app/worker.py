@@ -35,12 +35,12 @@ from metrics.loop_lag import watch_loop
 from reporting.refreshing import refreshing
 from storage.claims import identity_secret
 from storage.collectors import Collector
-from storage.connections import Lender
+from storage.connecting.connections import Lender
+from storage.connecting.opening import primary_of
+from storage.connecting.pools import ingest_lender, read_pools, warn_if_too_many
+from storage.connecting.watch import Primary
 from storage.migrate import migrate
-from storage.opening import primary_of
-from storage.pools import ingest_lender, read_pools, warn_if_too_many
 from storage.reindex import warn_if_outdated
-from storage.watch import Primary
 
 log = structlog.get_logger()
 

@@ -28,7 +28,7 @@ from handlers.protocol import serve, until_told
 from handlers.services import SERVICES
 from metrics.accumulators import Snapshot, merged
 from metrics.catalog import Metrics
-from storage.pools import api_size
+from storage.connecting.pools import api_size
 
 log = structlog.get_logger()
 

@@ -15,8 +15,8 @@ from r4.search import (
     SORT_MAX,
 )  # fmt: skip
 from r4.subset import ELEMENTS_MAX
-from storage.inclusions import DEPTH_MAX as ITERATIONS_MAX
-from storage.inclusions import INCLUDED_MAX
+from storage.searching.inclusions import DEPTH_MAX as ITERATIONS_MAX
+from storage.searching.inclusions import INCLUDED_MAX
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from aiohttp import web
 from base.errors import Problem
 from handlers.services import SERVICES
 from metrics.exposition import CONTENT_TYPE, exposition
+from storage.connecting.servers import Storage
 from storage.failures import problem_of, worth_another_try
-from storage.servers import Storage
 
 
 async def live(_request: web.Request) -> web.Response:

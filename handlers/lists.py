@@ -13,8 +13,8 @@ from r4.parameters import COMPARTMENTS
 from r4.search import FORMATS, Search, parse_search
 from r4.subset import Subset, subset
 from storage.asks import Rows
-from storage.inclusions import INCLUDED_MAX
-from storage.lists import list_statement, list_values, total_statement, total_values
+from storage.searching.inclusions import INCLUDED_MAX
+from storage.searching.lists import list_statement, list_values, total_statement, total_values
 
 _TRUNCATED = outcome(
     "incomplete", f"more than {INCLUDED_MAX} resources would be included; ask for fewer matches a page", severity="warning"

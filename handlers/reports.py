@@ -12,7 +12,7 @@ from handlers.reports_claims import CLAIM_PATH, CLAIM_ROUTE, CLAIM_TEMPLATE, FIL
 from handlers.reports_csv import EXPORTS, Exports, export
 from handlers.reports_query import asked_of, days_of, format_of, grouping_of, link_of, parameters_of
 from metrics.catalog import Metrics
-from storage.connections import Connection
+from storage.connecting.connections import Connection
 from storage.report_tables import ANALYSES, REPORTS, Analysis, Report
 from storage.reports import Row, State, read, select_analysis, select_page, settings_of, state_of
 

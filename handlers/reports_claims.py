@@ -14,7 +14,7 @@ from base.errors import NotFound
 from handlers.reports_answers import PRIVATE, has_etag, tenant_of, time_text, who
 from handlers.reports_query import is_text, parameters_of
 from handlers.services import SERVICES
-from storage.connections import Connection
+from storage.connecting.connections import Connection
 from storage.reports import claim_parts, raw_file, read
 
 CLAIM_PATH = "/reports/claims/{provider}/{claim}"

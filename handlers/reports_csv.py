@@ -15,7 +15,7 @@ from handlers.cors import share
 from handlers.exchange import EXCHANGE
 from handlers.reports_answers import PRIVATE, Freshness, tenant_of, who
 from handlers.services import SERVICES
-from storage.connections import Connection
+from storage.connecting.connections import Connection
 from storage.failures import problem_of
 from storage.reports import EXPORT_SETTINGS, Selected, copy_csv, snapshot, state_of
 

@@ -11,8 +11,8 @@ from handlers.tokens import Tokens
 from metrics.accumulators import Snapshot
 from metrics.catalog import Metrics
 from storage.asks import Ask
+from storage.connecting.servers import Storage
 from storage.keys import KeyRing
-from storage.servers import Storage
 from tenants.actor import TenantActor
 from tenants.deadlines import Deadlines
 from tenants.direct import DirectLine

@@ -35,7 +35,7 @@ from opentelemetry.trace import (
 from base.tracing import epoch_shift
 from handlers.exchange import EXCHANGE, Exchange
 from storage.asks import Ask, settle
-from storage.servers import Storage
+from storage.connecting.servers import Storage
 
 _traceparent = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?").fullmatch
 _UNTRACED = ("/metrics", "/health/", "/console")

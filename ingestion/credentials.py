@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from base.config import Config, ConfigError
-from storage.embedded_account import GATE, Account, explained, locked, open_ours, settle
+from storage.embedded.account import GATE, Account, explained, locked, open_ours, settle
 
 KEY_FILE = "secret.key"
 _KEY_BYTES = 32

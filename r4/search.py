@@ -1,4 +1,4 @@
-"""A search, parsed: pure, from decoded query pairs to criteria of known form. SQL is made of it in storage/lists.py.
+"""A search, parsed: pure, from decoded query pairs to criteria of known form. SQL is made of it in storage/searching/lists.py.
 
 The rules are those of https://hl7.org/fhir/R4/search.html; an unknown parameter is left out (or refused when the client
 asks for strict handling), an unsupported modifier and a malformed value are always refused.

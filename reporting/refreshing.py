@@ -21,8 +21,8 @@ from metrics.accumulators import Labels
 from metrics.catalog import WorkerMetrics
 from reporting.planning import Action, Decision, Wish, plan, wishes
 from storage import views
+from storage.connecting.watch import Primary
 from storage.views import REPORTS, State, View
-from storage.watch import Primary
 
 log = structlog.get_logger()
 

@@ -14,8 +14,8 @@ import asyncpg
 from base.errors import Mismatch
 from base.log import CAUSE
 from base.operations import Operation
+from storage.connecting.servers import Storage
 from storage.failures import is_data, problem_of, worth_another_try
-from storage.servers import Storage
 from storage.statements import Statement
 
 Rows = list[asyncpg.Record]

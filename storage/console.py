@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from base.config import VIEWS
+from storage.connecting.servers import Storage
 from storage.failures import problem_of
 from storage.queries import load
-from storage.servers import Storage
 
 _SQL = load("console.sql")
 PATIENCE_S = 1.0

@@ -5,7 +5,7 @@ from typing import Any
 from base.operations import Kind, Operation
 from r4.dates import EARLIEST
 from r4.search import parse_search
-from storage.lists import FIRST, list_statement
+from storage.searching.lists import FIRST, list_statement
 from storage.statements import Statement, read_statement, review_statement
 
 

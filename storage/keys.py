@@ -11,8 +11,8 @@ import asyncpg
 
 from base.identity import Identity, key_hash
 from base.remembered import Remembered
+from storage.connecting.servers import Storage
 from storage.failures import problem_of
-from storage.servers import Storage
 
 _OWNER = "SELECT key_id, tenant_id, tenant, exclusive, scopes FROM ops.key_owner($1)"
 _TENANT = "SELECT tenant_id, exclusive FROM ops.tenant WHERE name = $1"

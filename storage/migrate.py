@@ -10,7 +10,7 @@ import asyncpg
 import structlog
 
 from storage import jobs
-from storage.addresses import place_of
+from storage.connecting.addresses import place_of
 
 log = structlog.get_logger()
 

@@ -13,11 +13,11 @@ from datetime import date, datetime
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from base.errors import Problem
-from storage.connections import Connection
+from storage.connecting.connections import Connection
+from storage.connecting.servers import Storage
 from storage.failures import is_away, problem_of
 from storage.queries import load
 from storage.report_tables import Analysis, Kind, Report, Sort
-from storage.servers import Storage
 
 T = TypeVar("T")
 Row: TypeAlias = Any

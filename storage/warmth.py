@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from storage.asks import Rows
-from storage.connections import Loan
+from storage.connecting.connections import Loan
+from storage.connecting.servers import Storage
 from storage.failures import problem_of
 from storage.queries import load
-from storage.servers import Storage
 
 _SQL = load("warmth.sql")
 HOT = tuple(_SQL.values())

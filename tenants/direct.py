@@ -10,7 +10,7 @@ from time import perf_counter
 
 from base.errors import Mismatch, ServerBusy, TenantBusy
 from storage.asks import Ask, settle
-from storage.servers import Storage
+from storage.connecting.servers import Storage
 from tenants.dispatcher import Dispatcher
 
 

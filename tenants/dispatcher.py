@@ -18,7 +18,7 @@ from base.log import CAUSE
 from base.operations import OPERATIONS, Kind
 from metrics.catalog import Metrics
 from storage.asks import Ask, Company, settle
-from storage.servers import Storage
+from storage.connecting.servers import Storage
 from tenants.actor import TenantActor
 from tenants.phase import Phase
 

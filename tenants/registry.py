@@ -21,8 +21,8 @@ from base.log import CAUSE, facts_of
 from base.operations import OPERATIONS, Operation
 from metrics.catalog import Metrics
 from storage.asks import Ask
+from storage.connecting.servers import Storage
 from storage.hot import probe_of
-from storage.servers import Storage
 from storage.warmth import Warmth, cool, warm, warmth_of
 from tenants.actor import Tenant, TenantActor
 from tenants.deadlines import Deadlines

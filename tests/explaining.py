@@ -8,8 +8,8 @@ from typing import Any
 
 import asyncpg
 
+from storage.connecting.pools import API_SETTINGS
 from storage.embedded import Cluster
-from storage.pools import API_SETTINGS
 from tests.conftest import make_database
 from tests.plan_cases import CASES, LOAD, TOTALS, Case
 from tests.support import connect, connected

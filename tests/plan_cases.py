@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from r4.dates import EARLIEST
 from r4.parameters import COMPARTMENTS
 from r4.search import Search, parse_search
-from storage.lists import list_statement, list_values, total_statement, total_values
+from storage.searching.lists import list_statement, list_values, total_statement, total_values
 from storage.statements import Statement, read_statement, review_statement
 
 PAGE = 20

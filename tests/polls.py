@@ -21,10 +21,10 @@ from simulator.claims import PLAIN, GeneratedFile, facilities, generate
 from simulator.post_office import Behaviour, Box, Office, serving
 from simulator.post_office_behaviour import WELL_BEHAVED
 from storage.claims import identity_secret
-from storage.connections import Lender, PoolLimits
+from storage.connecting.connections import Lender, PoolLimits
+from storage.connecting.pools import INGEST_SETTINGS
+from storage.connecting.watch import Primary
 from storage.facilities import add_facility, facility_of
-from storage.pools import INGEST_SETTINGS
-from storage.watch import Primary
 from tests.support import add_tenant, connected
 
 SECRET = "a secret of the tests"

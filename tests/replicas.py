@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from storage.embedded import THROWAWAY
-from storage.embedded_account import GATE, open_ours, settle
-from storage.embedded_folder import Folder
-from storage.embedded_postmaster import Postmaster, Status
+from storage.embedded.account import GATE, open_ours, settle
+from storage.embedded.folder import Folder
+from storage.embedded.postmaster import Postmaster, Status
 from storage.migrate import migrate
 from tests.support import connected
 

@@ -7,8 +7,8 @@ import pytest
 
 from r4.criteria import DEPTH_MAX
 from r4.search import HOPS_MAX
-from storage import branches, lists
 from storage.embedded import Cluster
+from storage.searching import branches, lists
 from tests.reading import reading
 from tests.search_data import generated
 from tests.search_model import Model

@@ -17,8 +17,8 @@ from base.errors import Invalid
 from base.operations import BY_NAME
 from storage import asks as asks_module
 from storage.asks import Ask, settle
-from storage.connections import Connection
-from storage.servers import Storage
+from storage.connecting.connections import Connection
+from storage.connecting.servers import Storage
 from storage.statements import read_statement
 from storage.warmth import Warmth, warmth_of
 from tenants import dispatcher as dispatcher_module

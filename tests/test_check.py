@@ -20,7 +20,7 @@ from app.checking.statements import told
 from app.cli import cli
 from base.errors import Conflict
 from storage.embedded import Cluster
-from storage.embedded_account import account_for, find_programs
+from storage.embedded.account import account_for, find_programs
 from storage.tenancy import list_tenants
 from tests.checking import SECRET, Well, away, found, made_well, says, scene_of, shown
 from tests.processes import SLUICE, environment, sluice

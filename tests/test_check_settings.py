@@ -16,7 +16,7 @@ from app.checking.checks import Row, examine
 from app.checking.machine import _unfit, needed, satisfies
 from app.checking.scene import at_hand
 from storage.embedded import Cluster
-from storage.embedded_account import GATE
+from storage.embedded.account import GATE
 from tests.checking import BY_NAME, SECRET, away, found, says, scene_of, shown
 from tests.processes import environment
 from tests.support import served

@@ -23,7 +23,7 @@ import pytest
 
 from base.config import Config, describe
 from simulator.people import resources
-from storage.pools import api_size
+from storage.connecting.pools import api_size
 from tests.processes import LIMIT_S, SLUICE, Done, Running, environment, running, sluice, total
 from tests.support import Served, add_tenant, connected, patient, served, until
 

@@ -10,7 +10,7 @@ import pytest
 
 from base.config import Config, ConfigError
 from ingestion.credentials import KEY_FILE, CredentialsError, Vault
-from storage.embedded_account import settle
+from storage.embedded.account import settle
 
 PASSWORD = "Pässwörd of the clinic"
 SERVER = "postgresql://db.example/sluice"

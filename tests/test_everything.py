@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from r4.dates import EARLIEST, LATEST
+from storage.connecting.pools import API_SETTINGS
 from storage.embedded import Cluster
-from storage.pools import API_SETTINGS
 from storage.records import everything_statement
 from tests.explaining import _literal, nodes, rows_touched
 from tests.importing import imported

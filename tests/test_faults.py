@@ -13,10 +13,10 @@ import pytest
 
 from base.errors import ServerBusy
 from metrics.accumulators import Distribution
-from storage.connections import Lender, PoolLimits
+from storage.connecting.connections import Lender, PoolLimits
+from storage.connecting.pools import API_SETTINGS
 from storage.embedded import Cluster, throwaway
 from storage.migrate import migrate
-from storage.pools import API_SETTINGS
 from tests.support import Reply, Served, add_tenant, connected, patient, served, until
 
 PEOPLE = [patient(f"p{n}") for n in range(50)]

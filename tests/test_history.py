@@ -15,8 +15,8 @@ from fhir.resources.R4B import get_fhir_model_class
 from base.operations import OPERATIONS
 from r4.dates import EARLIEST, LATEST
 from r4.resource import split
+from storage.connecting.pools import API_SETTINGS
 from storage.embedded import Cluster
-from storage.pools import API_SETTINGS
 from storage.records import history_of_all, history_of_one, history_of_types, vread_statement
 from storage.resources import Batch, upsert
 from storage.statements import Statement

@@ -7,7 +7,7 @@ import pytest
 
 from r4.search import INCLUSIONS_MAX
 from storage.embedded import Cluster
-from storage.inclusions import DEPTH_MAX, INCLUDED_MAX
+from storage.searching.inclusions import DEPTH_MAX, INCLUDED_MAX
 from tests.reading import reading
 from tests.search_data import generated
 from tests.search_model import Model

@@ -14,7 +14,7 @@ from base.log import about
 from metrics.catalog import Metrics
 from simulator.post_office import Behaviour
 from storage.asks import NAMED_MAX
-from storage.connections import Lender, PoolLimits
+from storage.connecting.connections import Lender, PoolLimits
 from storage.views import REPORTS
 from tenants.dispatcher import Dispatcher
 from tests.logged import Lines, named

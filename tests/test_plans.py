@@ -8,9 +8,9 @@ import asyncio
 
 import pytest
 
-from storage.branches import FEW
 from storage.embedded import Cluster
 from storage.hot import hot_statements
+from storage.searching.branches import FEW
 from tests.explaining import ASKS, BIG, MOMENTS, SMALL, Plans, explained, nodes, pages_touched, rows_touched, scans
 from tests.plan_cases import CASES, COUNTED, EMPTY_TABLES, LISTS, PAGE, TOTALS
 

@@ -20,9 +20,9 @@ from base.config import Config
 from base.errors import ServerBusy
 from metrics.accumulators import Distribution
 from metrics.catalog import Catalogue
-from storage.connections import Connection, Lender, PoolLimits
+from storage.connecting.connections import Connection, Lender, PoolLimits
+from storage.connecting.pools import api_size, automatic_size, ingest_lender, read_pools, report_lender, warn_if_too_many
 from storage.embedded import Cluster
-from storage.pools import api_size, automatic_size, ingest_lender, read_pools, report_lender, warn_if_too_many
 from tests.conftest import PROVE, make_database
 from tests.processes import running
 from tests.support import Served, add_tenant, connected, patient, served, until

@@ -14,9 +14,9 @@ import pytest
 from base.config import Config
 from base.errors import ServerBusy
 from metrics.catalog import WorkerMetrics
-from storage.opening import primary_of
-from storage.pools import ingest_lender
-from storage.servers import Spread
+from storage.connecting.opening import primary_of
+from storage.connecting.pools import ingest_lender
+from storage.connecting.servers import Spread
 from storage.warmth import warm
 from tests.conftest import PROVE
 from tests.ingest_faults import (

@@ -16,10 +16,10 @@ from base.config import Config
 from base.errors import ServerBusy
 from ingestion.fhir.importing import import_paths
 from simulator.claims import facilities, generate
-from storage.addresses import Address, addresses_of
+from storage.connecting.addresses import Address, addresses_of
+from storage.connecting.servers import Spread, Storage
+from storage.connecting.watch import end_of_record, find_primary
 from storage.failures import problem_of, worth_another_try
-from storage.servers import Spread, Storage
-from storage.watch import end_of_record, find_primary
 from tests.claims import intake
 from tests.polls import END
 from tests.replicas import Node, Servers, servers, stranger

@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from storage.connecting.pools import REPORT_SETTINGS
 from storage.embedded import Cluster
-from storage.pools import REPORT_SETTINGS
 from storage.report_tables import REPORTS, Report
 from storage.reports import Page, place_of, select_page, settings_of
 from tests.conftest import PROVE, make_database

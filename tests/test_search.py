@@ -10,8 +10,8 @@ from urllib.parse import quote, urlencode
 import pytest
 from hypothesis import strategies as st
 
-from storage import branches, lists
-from storage.connections import Connection
+from storage.connecting.connections import Connection
+from storage.searching import branches, lists
 from tests.conftest import PROVE
 from tests.reading import reading
 from tests.search_data import Stored, generated

@@ -16,8 +16,8 @@ from reporting import planning
 from reporting.planning import Wish
 from reporting.refreshing import Connect, Refreshing
 from storage import views
+from storage.connecting.watch import Primary
 from storage.views import REPORTS
-from storage.watch import Primary
 from tests.claims import connected
 from tests.histories import remittance, submission
 from tests.processes import sluice, total

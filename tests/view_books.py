@@ -15,8 +15,8 @@ from ingestion.told import Told
 from storage import claims as store
 from storage import views
 from storage.claims import ClaimKey
+from storage.connecting.pools import REPORT_SETTINGS
 from storage.copying import encoded
-from storage.pools import REPORT_SETTINGS
 from storage.views import REPORTS, View
 from tests.claims import INGEST, connected
 from tests.money_views import DUBAI, balance_amount_summary, claim_summary_payerwise, remittance_advice_summary

@@ -5,7 +5,7 @@ import socket
 import asyncpg
 
 from app.checking.findings import Finding, failure
-from storage.addresses import place_of
+from storage.connecting.addresses import place_of
 
 CONNECT_S = 5.0
 _SETTINGS = {

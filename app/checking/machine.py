@@ -19,8 +19,8 @@ from app.checking.findings import Finding, Findings, bad_or, failure, ok, warnin
 from handlers.middleware import SERVER
 from ingestion.credentials import KEY_FILE
 from ingestion.polling.braking import pool_wait_in
-from storage.embedded_account import account_for
-from storage.pools import api_size
+from storage.connecting.pools import api_size
+from storage.embedded.account import account_for
 
 if TYPE_CHECKING:
     from app.checking.scene import Scene

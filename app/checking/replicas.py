@@ -8,9 +8,9 @@ import asyncpg
 
 from app.checking.connecting import no_connection
 from app.checking.findings import CannotExamineError, Finding, Findings, failure, ok, warning
-from storage.pools import api_size
+from storage.connecting.pools import api_size
+from storage.connecting.watch import end_of_record
 from storage.queries import load
-from storage.watch import end_of_record
 
 if TYPE_CHECKING:
     from app.checking.scene import Scene, Seen

@@ -15,9 +15,9 @@ from app.checking.connecting import ERRORS, connect
 from app.checking.findings import CannotExamineError
 from app.checking.settings import usable
 from base.config import Config
-from storage.addresses import Address, servers_of
+from storage.connecting.addresses import Address, servers_of
 from storage.embedded import EmbeddedError, running
-from storage.embedded_account import SYSTEM_PLACES
+from storage.embedded.account import SYSTEM_PLACES
 from storage.queries import load
 
 _LOOK = load("watch.sql")["look"]
@@ -139,7 +139,7 @@ async def _seen(address: Address) -> Seen:
 def embedded_home(data_dir: Path) -> Path | None:
     """Where its data lies: there, or for root where the account that runs it can reach it. None: there is none yet."""
     home = Path(os.path.realpath(data_dir))
-    key = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]  # as storage/embedded_account.py names it
+    key = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]  # as storage/embedded/account.py names it
     places = [home, *(parent / "sluice" / f"{home.name}-{key}" for parent in SYSTEM_PLACES)]
     try:
         return next((place for place in places if (place / "pgdata").exists()), None)

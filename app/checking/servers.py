@@ -8,8 +8,8 @@ import asyncpg
 
 from app.checking.connecting import ERRORS, no_connection
 from app.checking.findings import CannotExamineError, Finding, Findings, bad_or, failure, ok, some, warning
-from storage.addresses import place_of
-from storage.pools import connections_taken
+from storage.connecting.addresses import place_of
+from storage.connecting.pools import connections_taken
 from storage.queries import load
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from app.main import open_services
 from base.config import Config
 from base.operations import Operation
 from storage.asks import Ask, settle
-from storage.servers import Storage
+from storage.connecting.servers import Storage
 from tenants.dispatcher import LIMITS
 
 Times = dict[str, dict[int, list[float]]]

@@ -20,7 +20,7 @@ from base import log
 from base.config import Config
 from handlers.protocol import serve, until_told
 from storage.asks import Ask, settle
-from storage.servers import Storage
+from storage.connecting.servers import Storage
 from tenants.dispatcher import LIMITS, Dispatcher, Settle
 
 _ALONE = {kind: replace(limits, asks=1) for kind, limits in LIMITS.items()}

@@ -11,7 +11,7 @@ from base.operations import BY_NAME, OPERATIONS, Kind, Operation
 from r4.dates import EARLIEST
 from r4.search import parse_search
 from simulator.load import render
-from storage.lists import list_statement, list_values
+from storage.searching.lists import list_statement, list_values
 from storage.statements import Statement, read_statement, review_statement
 
 WEIGHTS = {Kind.READ: 20, Kind.LIST: 12, Kind.REVIEW: 4}

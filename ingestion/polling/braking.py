@@ -13,7 +13,7 @@ import structlog
 from base.config import Config
 from ingestion.polling.throttle import OPEN, REASONS, Reading, decide
 from metrics.accumulators import Labels
-from storage.watch import Primary
+from storage.connecting.watch import Primary
 
 log = structlog.get_logger()
 

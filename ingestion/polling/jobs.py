@@ -22,8 +22,8 @@ from base.log import about, innermost
 from ingestion.polling.poll import Busy, Ended
 from ingestion.polling.schedule import plan, spacing_s
 from storage import facilities
+from storage.connecting.watch import Primary
 from storage.jobs import CHANNEL, SCHEMA, queries
-from storage.watch import Primary
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from ingestion.loader import Loaded, Received
 from ingestion.polling.pace import Budget, Room
 from ingestion.polling.throttle import Brake
 from metrics.catalog import WorkerMetrics
-from storage.connections import Connection, Lender, Loan
+from storage.connecting.connections import Connection, Lender, Loan
 from storage.facilities import Facility
 from storage.failures import is_away
 

@@ -19,8 +19,8 @@ from ingestion.polling.means import File, Means
 from ingestion.polling.taking import Taker
 from ingestion.post_office.client import Listed, LoginRefused, PostOffice, PostOfficeError, TooLarge, windows
 from storage import facilities
+from storage.connecting.watch import Primary
 from storage.facilities import Facility, Tally
-from storage.watch import Primary
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from ingestion.polling.means import File, Means, Whole, is_away_now, passes
 from ingestion.polling.pace import SLOW_S, Gate, Pace
 from ingestion.post_office.client import LoginRefused, Mailbox, PostOfficeError, Refused, Transient
 from storage import facilities
-from storage.connections import Connection
+from storage.connecting.connections import Connection
 from storage.facilities import Facility, Tally
 
 log = structlog.get_logger()

@@ -15,8 +15,8 @@ import asyncpg
 
 from storage import claims
 from storage.claims import ClaimKey
+from storage.connecting.pools import INGEST_SETTINGS
 from storage.copying import encoded
-from storage.pools import INGEST_SETTINGS
 
 DUBAI = ZoneInfo("Asia/Dubai")
 _PAUSE_S = 0.01

@@ -20,7 +20,7 @@ from handlers.protocol import serve, until_told
 from metrics.accumulators import Count, Distribution, Family
 from metrics.catalog import STAGES, Metrics
 from r4.bundle import CONTENT_TYPE
-from storage.pools import api_size
+from storage.connecting.pools import api_size
 
 BODY = b'{"resourceType":"Patient","id":"p","text":"' + b"x" * 760 + b'"}'
 """As large as the benchmark's patients."""

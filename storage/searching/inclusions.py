@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from r4.search import Inclusion, reference_parameters
-from storage.branches import At
+from storage.searching.branches import At
 
 INCLUDED_MAX = 1000
 """Of one page; more is cut off, and the answer says so."""

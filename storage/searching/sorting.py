@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from r4.parameters import ORDER, Parameter, ParamType, parameters_of
 from r4.search import SortKey
-from storage.forms import paths_condition, targets_condition
+from storage.searching.forms import paths_condition, targets_condition
 
 Keys = Sequence[str | None]
 """Of the last shown row, and its rank, as texts: what a cursor has."""

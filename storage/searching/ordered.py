@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from r4.parameters import ORDER
 from r4.search import SortKey
-from storage import branches
-from storage.branches import At, Shape, asked_of, lookups, owned, owner
-from storage.sorting import Key, as_text, is_turned, is_walked, keys_of, ties
+from storage.searching import branches
+from storage.searching.branches import At, Shape, asked_of, lookups, owned, owner
+from storage.searching.sorting import Key, as_text, is_turned, is_walked, keys_of, ties
 
 
 def matches(type_name: str, sort: Sequence[SortKey], shape: Shape, at: At) -> str:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from storage.embedded_account import (
+from storage.embedded.account import (
     Account,
     EmbeddedError,
     disk_full,

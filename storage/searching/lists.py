@@ -14,9 +14,9 @@ from typing import Any
 
 from r4.criteria import Criterion
 from r4.search import Inclusion, Search, SortKey
-from storage import branches, ordered, sorting
-from storage.branches import At, Shape
-from storage.inclusions import INCLUDED_MAX, included
+from storage.searching import branches, ordered, sorting
+from storage.searching.branches import At, Shape
+from storage.searching.inclusions import INCLUDED_MAX, included
 from storage.statements import Statement, statement_of
 
 FIRST = (-(2**63), "")

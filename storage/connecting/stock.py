@@ -16,7 +16,7 @@ import asyncpg
 import structlog
 
 from base.log import CAUSE, Cause, facts_of, without_cause
-from storage.holders import who
+from storage.connecting.holders import who
 
 log = structlog.get_logger()
 

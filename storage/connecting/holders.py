@@ -5,7 +5,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-_HOUSE = Path(__file__).parents[1]
+_HOUSE = Path(__file__).parents[2]
 _LENDING = {Path(__file__).parent / name for name in ("connections.py", "stock.py", "servers.py")}
 
 

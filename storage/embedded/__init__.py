@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from storage.embedded_account import GATE, EmbeddedError, explained, locked, open_ours, settle
-from storage.embedded_folder import Folder
-from storage.embedded_postmaster import Postmaster
+from storage.embedded.account import GATE, EmbeddedError, explained, locked, open_ours, settle
+from storage.embedded.folder import Folder
+from storage.embedded.postmaster import Postmaster
 
 __all__ = ["THROWAWAY", "Cluster", "EmbeddedError", "running", "throwaway"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import asyncpg
 
+from storage.connecting.watch import end_of_record
 from storage.queries import load
-from storage.watch import end_of_record
 
 CHANGED = "sluice_changed"
 """NOTIFY's channel; the payload is the tenant's number, a space, and the types that changed."""

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 
 from base.config import Config
 from metrics.catalog import Catalogue, Metrics
-from storage.addresses import Address, servers_of
-from storage.floors import CHANGED, Floors
-from storage.listener import Listener, tenant_in
-from storage.pools import api_lender, read_pools, report_lender
-from storage.servers import Place, Spread, Storage
-from storage.watch import Primary, Watch, watching
+from storage.connecting.addresses import Address, servers_of
+from storage.connecting.floors import CHANGED, Floors
+from storage.connecting.listener import Listener, tenant_in
+from storage.connecting.pools import api_lender, read_pools, report_lender
+from storage.connecting.servers import Place, Spread, Storage
+from storage.connecting.watch import Primary, Watch, watching
 
 
 @asynccontextmanager

@@ -5,10 +5,10 @@ from functools import partial
 
 from base.errors import ServerBusy
 from metrics.accumulators import Count, Family
-from storage.connections import Connection, Lender, Loan, TurnedAway
+from storage.connecting.connections import Connection, Lender, Loan, TurnedAway
+from storage.connecting.floors import Floors
+from storage.connecting.watch import Server, Watch
 from storage.failures import is_away
-from storage.floors import Floors
-from storage.watch import Server, Watch
 
 _PATIENCE_S = 1.0  # how long a write waits for a primary: a promotion may just be under way
 

@@ -15,7 +15,7 @@ import structlog
 from base.config import Config
 from metrics.accumulators import Labels
 from metrics.catalog import Catalogue
-from storage.connections import Lender, PoolLimits
+from storage.connecting.connections import Lender, PoolLimits
 from storage.queries import load
 
 log = structlog.get_logger()

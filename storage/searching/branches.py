@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from r4.criteria import Criterion, Hop
 from r4.parameters import ORDER
-from storage.forms import LONG, Form, any_of, form_of, is_common, paths_condition, row_condition
+from storage.searching.forms import LONG, Form, any_of, form_of, is_common, paths_condition, row_condition
 
 Shape = tuple[Criterion, ...]
 """Criteria without their values, the driving one first: what a statement's text depends on."""

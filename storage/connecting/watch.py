@@ -18,7 +18,7 @@ import structlog
 
 from base.errors import ServerBusy
 from metrics.catalog import Catalogue
-from storage.addresses import Address, addresses_of, at
+from storage.connecting.addresses import Address, addresses_of, at
 from storage.queries import load
 
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ from time import perf_counter
 from base.errors import ServerBusy
 from base.log import CAUSE
 from metrics.accumulators import Distribution
-from storage.stock import Connection, PoolLimits, Stock
+from storage.connecting.stock import Connection, PoolLimits, Stock
 
 __all__ = ["Connection", "Lender", "Loan", "PoolLimits"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from storage.embedded_account import EmbeddedError, explained
-from storage.embedded_folder import Folder
+from storage.embedded.account import EmbeddedError, explained
+from storage.embedded.folder import Folder
 
 SILENCE_LIMIT_S = 60.0
 RECOVERY_LIMIT_S = 900.0
