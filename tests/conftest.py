@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from storage.embedded import Cluster, throwaway
 from storage.migrate import migrate
@@ -18,6 +19,9 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 PROVE = bool(os.environ.get("SLUICE_PROVE"))
 pytest_plugins = ("tests.logged",)
 _numbers = itertools.count(1)
+# How long an example takes, or its drawing, says something of who else is on the machine.
+settings.register_profile("sluice", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sluice")
 
 
 def pytest_collection_finish() -> None:

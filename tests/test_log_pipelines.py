@@ -170,5 +170,5 @@ def test_template() -> None:
     """The template for Elasticsearch is JSON, and what it says of single fields are fields that lines have."""
     mappings = json.loads((LOGS / "elasticsearch-template.json").read_text())["template"]["mappings"]
     assert mappings["properties"]["timestamp"] == {"type": "date"}
-    sources = "".join(path.read_text() for folder in ("app", "storage", "base") for path in Path(folder).glob("*.py"))
+    sources = "".join(path.read_text() for folder in ("app", "storage", "base") for path in Path(folder).rglob("*.py"))
     assert all(f'"{name}"' in sources or f"{name}=" in sources for name in mappings["properties"])
