@@ -3,21 +3,15 @@
 import os
 import signal
 import threading
-from types import FrameType
 
 
 def end_as_by_ctrl_c() -> None:
     """SIGTERM ends this process as Ctrl-C does, until an event loop takes it over: what is open is left as it should be.
 
-    Also where Ctrl-C itself is ignored: a script starts so what it puts into the background.
+    Also where Ctrl-C was ignored, as a script has it of what it puts into the background: the servers' loops hear it anyway.
     """
-
-    def told(number: int, frame: FrameType | None) -> None:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            signal.default_int_handler(number, frame)
-        signal.raise_signal(signal.SIGINT)
-
-    signal.signal(signal.SIGTERM, told)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def follow_parent() -> None:
@@ -26,7 +20,6 @@ def follow_parent() -> None:
     Nothing else ends it, so a Ctrl-C in the parent's terminal is the parent's to tell.
     """
     end_as_by_ctrl_c()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def wait() -> None:
         while os.read(0, 4096):
