@@ -26,7 +26,7 @@ check: install dashboards-check  ## style, types and walls
 	$(BIN)/python -m docs.build --check
 
 test: check  ## everything, in under ten minutes
-	$(BIN)/pytest -n 3 --dist loadfile -m "not prove"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not prove"
 
 prove: check  ## the long forms of the same tests
 	SLUICE_PROVE=1 $(BIN)/pytest
