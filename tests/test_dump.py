@@ -135,6 +135,7 @@ app.cli.main()
         assert await server.end() == 0
 
 
+@pytest.mark.prove
 async def test_workers(database: str) -> None:
     """A parent passes both signals on to its processes, and nothing ends by them."""
     async with running("serve", "--workers", 2, database_url=database) as server:
